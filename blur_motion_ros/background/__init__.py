@@ -1,0 +1,1 @@
+"""Frame buffer and clean plate."""

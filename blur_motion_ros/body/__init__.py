@@ -1,0 +1,1 @@
+"""SMPL-format bodies and joint tables."""

@@ -1,0 +1,1 @@
+"""Intrinsics, distortion, crops, and the exposure interval of an image."""

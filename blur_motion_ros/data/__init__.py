@@ -1,0 +1,1 @@
+"""Mocap readers, synthesis, datasets."""

@@ -1,0 +1,1 @@
+"""Metrics, blur rate, baselines, reports."""

@@ -1,0 +1,1 @@
+"""The blur fit: residuals, priors, solver, sliding window."""

@@ -1,0 +1,1 @@
+"""Dataclasses to ROS messages and back (no logic)."""

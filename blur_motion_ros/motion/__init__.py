@@ -1,0 +1,1 @@
+"""Rotations and polynomials of pose over time."""

@@ -1,0 +1,1 @@
+"""Sub-frame rendering and image formation."""

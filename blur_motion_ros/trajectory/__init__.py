@@ -1,0 +1,1 @@
+"""Sampling, covariance and prediction of fitted motion."""
