@@ -1,0 +1,210 @@
+"""BlazePose: the two pretrained networks (detector, landmarks) and their pre- and post-processing.
+
+Follows MediaPipe's `pose_detection` and `pose_landmark` graphs (anchors, letterbox, weighted suppression, rotated
+region of interest, heatmap refinement), without its temporal smoothing, which would hide the motion to be measured.
+Image points are pixels with pixel centres at integers, in the frame as captured (lens distortion included).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from blur_motion_ros.types import Landmarks
+
+DETECTOR_SIZE = 224
+LANDMARK_SIZE = 256
+REGION_SCALE = 1.25  # side of the region of interest in body diameters (the graph's RectTransformation)
+_COUNT, _ALL = 33, 39  # public landmarks; with auxiliary ones (33: hip centre, 34: on the body's circle)
+_REFINE_RADIUS, _REFINE_SCORE = 3, 0.5  # heatmap refinement: 7x7 window, least peak
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A person. hip, scale: [2] px, hip centre and a point on the circle about it that holds the whole body, in the
+    direction from hip to head. score in [0, 1]."""
+
+    hip: np.ndarray
+    scale: np.ndarray
+    score: float
+
+    @property
+    def radius(self) -> float:
+        """Of the circle about the hip that holds the whole body, px."""
+        return float(np.hypot(*(self.scale - self.hip)))
+
+
+@dataclass(frozen=True)
+class Region:
+    """Rotated square of an image. centre: [2] px; side: px; angle: rad, clockwise rotation of the body's up axis from
+    the image's up axis."""
+
+    centre: np.ndarray
+    side: float
+    angle: float
+
+    @staticmethod
+    def around(hip: np.ndarray, scale: np.ndarray) -> Region:
+        """The region MediaPipe takes for a body with this hip centre and scale point ([2] px each)."""
+        d = np.asarray(scale, float) - hip
+        return Region(np.asarray(hip, float), 2 * REGION_SCALE * float(np.hypot(*d)), float(np.arctan2(d[0], -d[1])))
+
+    def to_image(self, size: int) -> np.ndarray:
+        """Affine [2, 3] from pixels of the region resampled to `size` x `size` to image pixels."""
+        s = self.side / size
+        c, n = s * np.cos(self.angle), s * np.sin(self.angle)
+        linear = np.array([[c, -n], [n, c]])
+        middle = (size - 1) / 2
+        return np.column_stack([linear, self.centre - linear @ [middle, middle]])
+
+
+class BlazePose:
+    """Detector and landmark network. Stateless between frames; not for use from several threads at once."""
+
+    def __init__(self, detector: Path, landmarks: Path, threads: int = 1):
+        self._detector = _Network(detector, threads)
+        self._landmarks = _Network(landmarks, threads)
+        self._anchors = anchors()
+
+    @staticmethod
+    def pretrained(threads: int = 1) -> BlazePose:
+        """MediaPipe's networks, fetched on first use (`blur_motion_ros.assets`)."""
+        from blur_motion_ros.assets import asset
+
+        return BlazePose(asset("pose_detection.tflite"), asset("pose_landmark_full.tflite"), threads)
+
+    def detect(self, image: np.ndarray, least_score: float = 0.5) -> list[Detection]:
+        """All people in an image [H, W, 3] uint8 RGB, best score first. Finds bodies of about 1/6 of the image up."""
+        h, w = image.shape[:2]
+        s = DETECTOR_SIZE / max(h, w)
+        small = cv2.resize(image, (max(1, round(w * s)), max(1, round(h * s))), interpolation=cv2.INTER_AREA)
+        pad = [(DETECTOR_SIZE - n) / 2 for n in small.shape[:2]]
+        padded = cv2.copyMakeBorder(small, int(pad[0]), int(np.ceil(pad[0])), int(pad[1]), int(np.ceil(pad[1])),
+                                    cv2.BORDER_CONSTANT)
+        out = self._detector(padded.astype(np.float32) * (2 / 255) - 1)
+        boxes, scores = decode_detections(out[(2254, 12)], out[(2254, 1)], self._anchors, least_score)
+        boxes, scores = weighted_suppression(boxes, scores)
+        size, offset = np.array([w / small.shape[1], h / small.shape[0]]), np.array([int(pad[1]), int(pad[0])])
+        points = (boxes.reshape(-1, 6, 2)[:, 2:4] * DETECTOR_SIZE - offset) * size - 0.5
+        return [Detection(p[0], p[1], float(score)) for p, score in zip(points, scores, strict=True)]
+
+    def landmarks(self, image: np.ndarray, region: Region, mask: bool = True) -> tuple[Landmarks, Detection]:
+        """Landmarks of the person in a region of an image [H, W, 3] uint8 RGB; and where the network sees the body
+        (for the next frame's region; its score is the landmarks' score)."""
+        to_image = region.to_image(LANDMARK_SIZE)
+        crop = cv2.warpAffine(image, to_image, (LANDMARK_SIZE, LANDMARK_SIZE),
+                              flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        out = self._landmarks(crop.astype(np.float32) * (1 / 255))
+        raw = out[(_ALL * 5,)].reshape(_ALL, 5)
+        points = refine(raw[:, :2] / LANDMARK_SIZE, out[(64, 64, _ALL)]) * LANDMARK_SIZE - 0.5
+        points = points @ to_image[:, :2].T + to_image[:, 2]
+        visibility = _sigmoid(raw[:_COUNT, 3:5]).min(1)
+        score = float(out[(1,)][0])
+        person = Landmarks(points[:_COUNT], _rotate_xy(out[(_ALL * 3,)].reshape(_ALL, 3)[:_COUNT], region.angle),
+                           visibility, score, _sigmoid(out[(256, 256, 1)][..., 0]) if mask else None, to_image,
+                           _box(points[:_COUNT]))
+        return person, Detection(points[33], points[34], score)
+
+
+class _Network:
+    """A TFLite file with one input; returns outputs by shape (without the batch axis)."""
+
+    def __init__(self, path: Path, threads: int):
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter: Any = Interpreter(str(path), num_threads=threads)
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._outputs = {tuple(int(n) for n in d["shape"][1:]): d["index"]
+                         for d in self._interpreter.get_output_details()}
+
+    def __call__(self, image: np.ndarray) -> dict[tuple[int, ...], np.ndarray]:
+        self._interpreter.set_tensor(self._input, image[None])
+        self._interpreter.invoke()
+        return {shape: self._interpreter.get_tensor(i)[0] for shape, i in self._outputs.items()}
+
+
+def anchors() -> np.ndarray:
+    """Anchor centres [2254, 2] in [0, 1] of the detector: strides 8, 16, 32, 32, 32 with two anchors per cell each."""
+    layers = [(8, 2), (16, 2), (32, 6)]
+    out = []
+    for stride, repeat in layers:
+        n = DETECTOR_SIZE // stride
+        y, x = np.mgrid[:n, :n]
+        out.append(np.repeat(np.stack([x, y], -1).reshape(-1, 2) + 0.5, repeat, 0) / n)
+    return np.concatenate(out)
+
+
+def decode_detections(raw: np.ndarray, logits: np.ndarray, centres: np.ndarray,
+                      least_score: float) -> tuple[np.ndarray, np.ndarray]:
+    """Raw network outputs [N, 12], [N, 1] -> rows (x0, y0, x1, y1, 4 keypoints x, y) [M, 12] in [0, 1] of the padded
+    square, and scores [M]. Keypoints: hip centre, whole-body circle, shoulder centre, upper-body circle."""
+    scores = _sigmoid(np.clip(logits[:, 0], -100, 100))
+    keep = scores >= least_score
+    d = raw[keep].astype(np.float64).reshape(-1, 6, 2) / DETECTOR_SIZE
+    centre = centres[keep]
+    half = d[:, 1] / 2
+    middle = d[:, 0] + centre
+    rows = np.concatenate([(middle - half)[:, None], (middle + half)[:, None], d[:, 2:] + centre[:, None]], 1)
+    return rows.reshape(-1, 12), scores[keep]
+
+
+def weighted_suppression(rows: np.ndarray, scores: np.ndarray, least_overlap: float = 0.3) -> tuple[np.ndarray,
+                                                                                                   np.ndarray]:
+    """Merge rows whose boxes overlap the best one by more than `least_overlap` (IoU) into their score-weighted mean."""
+    order = np.argsort(-scores)
+    out, out_scores = [], []
+    while len(order):
+        overlap = _iou(rows[order[0], :4], rows[order, :4]) > least_overlap
+        overlap[0] = True
+        group = order[overlap]
+        out.append(np.average(rows[group], axis=0, weights=scores[group]))
+        out_scores.append(scores[group[0]])
+        order = order[~overlap]
+    return np.array(out).reshape(-1, rows.shape[1]), np.array(out_scores)
+
+
+def refine(points: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
+    """Move points [N, 2] in [0, 1] to the centroid of the heatmap logits [h, w, N] in a 7x7 window about them, where
+    the peak there is confident."""
+    h, w, n = heatmap.shape
+    out = points.astype(np.float64).copy()
+    r = _REFINE_RADIUS
+    for k in range(n):
+        col, row = int(points[k, 0] * w), int(points[k, 1] * h)
+        if not (0 <= col < w and 0 <= row < h):
+            continue
+        c0, c1, r0, r1 = max(0, col - r), min(w, col + r + 1), max(0, row - r), min(h, row + r + 1)
+        weight = _sigmoid(heatmap[r0:r1, c0:c1, k])
+        total = float(weight.sum())
+        if total > 0 and float(weight.max()) >= _REFINE_SCORE:
+            out[k, 0] = weight.sum(0) @ np.arange(c0, c1) / (w * total)
+            out[k, 1] = weight.sum(1) @ np.arange(r0, r1) / (h * total)
+    return out
+
+
+def _rotate_xy(points: np.ndarray, angle: float) -> np.ndarray:
+    """Turn points [N, 3] from the region's axes to the image's."""
+    c, s = np.cos(angle), np.sin(angle)
+    return points.astype(np.float64) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]).T
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * x))  # no overflow at either end
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    low, high = np.maximum(a[:2], b[:, :2]), np.minimum(a[2:], b[:, 2:])
+    both = np.clip(high - low, 0, None).prod(1)
+    return both / np.maximum((a[2:] - a[:2]).prod() + (b[:, 2:] - b[:, :2]).prod(1) - both, 1e-12)
+
+
+def _box(points: np.ndarray, margin: float = 0.08) -> np.ndarray:
+    """Bounding box [4] of landmarks, enlarged: they lie inside the body (eyes, not crown; heels, not soles)."""
+    low, high = points.min(0), points.max(0)
+    grow = margin * max(high - low)
+    return np.concatenate([low - grow, high + grow])
