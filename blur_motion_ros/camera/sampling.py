@@ -1,0 +1,149 @@
+"""Cutting square undistorted crops out of images: area-averaged in linear light, so that nothing aliases.
+
+A crop pixel is the mean of n x n bilinear samples of the source (n = source pixels per crop pixel, rounded);
+very large boxes are first block-averaged. One map serves the image, the plate and the person mask of a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from blur_motion_ros import light
+from blur_motion_ros.camera.camera import Camera, Crop
+
+_MAX_OVERSAMPLING = 3  # beyond it whole source pixels are averaged first
+_MAX_OVERSAMPLING_DISTORTED = 6
+_MESH = 8  # distortion is smooth: its map is computed at every 8th sample and interpolated
+
+
+@dataclass(frozen=True)
+class CropMap:
+    """Where the samples of a crop lie in the (distorted) source image.
+
+    size: crop pixels per side.  n: samples per crop pixel and axis.  shape: (height, width) of the source.
+    affine: [2, 3] sample grid -> source pixels when the lens does not bend lines, else None and
+    x, y: [n S, n S] float32 source pixels.
+    """
+
+    size: int
+    n: int
+    shape: tuple[int, int]
+    affine: np.ndarray | None
+    x: np.ndarray | None
+    y: np.ndarray | None
+
+    def sample(self, image: np.ndarray, response: str = "srgb") -> np.ndarray:
+        """[H, W, C] or [H, W] -> [S, S, C] or [S, S] float32. uint8 is code values and is made linear first.
+
+        Outside the image the border is repeated; `valid` says where. ValueError when the size is not the camera's.
+        """
+        if image.shape[:2] != self.shape:
+            raise ValueError(f"image is {image.shape[1]} x {image.shape[0]} but the camera says {self.shape[1]} x"
+                             f" {self.shape[0]}; use Camera.scaled or the calibration of this resolution")
+        x0, y0, x1, y1 = self.roi
+        part = image[y0:y1, x0:x1]
+        part = light.to_linear(part, response) if part.dtype == np.uint8 else part.astype(np.float32, copy=False)
+        return self._mean(self._warp(part, (x0, y0), cv2.BORDER_REPLICATE))
+
+    def sample_affine(self, mask: np.ndarray, mask_to_image: np.ndarray) -> np.ndarray:
+        """[S, S] float32 of `mask` [h, w] placed by `mask_to_image` [2, 3]; 0 outside it."""
+        inverse = cv2.invertAffineTransform(np.asarray(mask_to_image, np.float64))
+        mask = np.ascontiguousarray(mask, np.float32)
+        side = self.n * self.size
+        if self.affine is not None:
+            grid_to_mask = _compose(inverse, self.affine)
+            samples = cv2.warpAffine(mask, grid_to_mask, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        else:
+            u = (inverse[0, 0] * self.x + inverse[0, 1] * self.y + inverse[0, 2]).astype(np.float32)
+            v = (inverse[1, 0] * self.x + inverse[1, 1] * self.y + inverse[1, 2]).astype(np.float32)
+            samples = cv2.remap(mask, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+        return self._mean(samples)
+
+    @cached_property
+    def valid(self) -> np.ndarray:
+        """[S, S] bool: the crop pixel's centre lies inside the source image."""
+        x, y = self.centres
+        return (x >= -0.5) & (x <= self.shape[1] - 0.5) & (y >= -0.5) & (y <= self.shape[0] - 0.5)
+
+    @cached_property
+    def centres(self) -> tuple[np.ndarray, np.ndarray]:
+        """x, y: [S, S] source pixels under the centres of the crop pixels."""
+        if self.affine is not None:
+            grid = (np.arange(self.size) + 0.5) * self.n - 0.5
+            u, v = np.meshgrid(grid, grid)
+            a = self.affine
+            return a[0, 0] * u + a[0, 1] * v + a[0, 2], a[1, 0] * u + a[1, 1] * v + a[1, 2]
+        return self._mean(self.x), self._mean(self.y)
+
+    @cached_property
+    def roi(self) -> tuple[int, int, int, int]:
+        """x0, y0, x1, y1: the part of the source that the samples touch, clipped to the image, never empty."""
+        if self.affine is not None:
+            last = self.n * self.size - 1
+            corners = np.array([[0, 0, 1], [last, 0, 1], [0, last, 1], [last, last, 1]]) @ self.affine.T
+            low, high = corners.min(0), corners.max(0)
+        else:
+            low, high = (self.x.min(), self.y.min()), (self.x.max(), self.y.max())
+        h, w = self.shape
+        x0, y0 = (int(np.clip(np.floor(v) - 1, 0, n - 1)) for v, n in zip(low, (w, h), strict=True))
+        x1, y1 = (int(np.clip(np.ceil(v) + 2, o + 1, n)) for v, o, n in zip(high, (x0, y0), (w, h), strict=True))
+        return x0, y0, x1, y1
+
+    def _warp(self, part: np.ndarray, origin: tuple[int, int], border: int) -> np.ndarray:
+        if self.affine is None:
+            return cv2.remap(part, self.x - origin[0], self.y - origin[1], cv2.INTER_LINEAR, borderMode=border)
+        matrix, part = self._shrunk(part, origin)
+        side = self.n * self.size
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(part, matrix, (side, side), flags=flags, borderMode=border)
+
+    def _shrunk(self, part: np.ndarray, origin: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Average whole blocks of source pixels first when samples are two or more of them apart."""
+        matrix = self.affine - np.array([[0, 0, origin[0]], [0, 0, origin[1]]])
+        f = int(abs(matrix[0, 0]))
+        if f < 2 or min(part.shape[:2]) < f:
+            return matrix, part
+        h, w = (d // f for d in part.shape[:2])
+        part = cv2.resize(np.ascontiguousarray(part[:h * f, :w * f]), (w, h), interpolation=cv2.INTER_AREA)
+        shift = np.array([[0, 0, 0.5 / f - 0.5], [0, 0, 0.5 / f - 0.5]])
+        return matrix / f + shift, part
+
+    def _mean(self, samples: np.ndarray) -> np.ndarray:
+        if self.n == 1:
+            return samples
+        return cv2.resize(samples, (self.size, self.size), interpolation=cv2.INTER_AREA)
+
+
+def crop_map(camera: Camera, crop: Crop) -> CropMap:
+    """The map of `crop` in `camera`'s image."""
+    ratio = float(camera.K[0, 0] / crop.K[0, 0])
+    n = int(np.clip(round(ratio), 1, _MAX_OVERSAMPLING_DISTORTED if camera.distorted else _MAX_OVERSAMPLING))
+    fine = crop.resized(n * crop.size)
+    shape = (camera.height, camera.width)
+    if not camera.distorted:
+        affine = np.asarray(camera.K, np.float64) @ np.linalg.inv(fine.K)
+        return CropMap(crop.size, n, shape, affine[:2], None, None)
+    x, y = _distorted_grid(camera, fine)
+    return CropMap(crop.size, n, shape, None, x, y)
+
+
+def _distorted_grid(camera: Camera, fine: Crop) -> tuple[np.ndarray, np.ndarray]:
+    """x, y [side, side] float32: distorted source pixel of every sample, through a coarse mesh."""
+    cells = -(-fine.size // _MESH)
+    nodes = (np.arange(cells + 1) * _MESH).astype(np.float64)
+    u, v = np.meshgrid(nodes, nodes)
+    rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(fine.K).T
+    pixels = camera.project(rays).astype(np.float32)
+    grid = np.arange(fine.size, dtype=np.float32) / _MESH
+    gx, gy = np.meshgrid(grid, grid)
+    x = cv2.remap(pixels[..., 0], gx, gy, cv2.INTER_LINEAR)
+    return x, cv2.remap(pixels[..., 1], gx, gy, cv2.INTER_LINEAR)
+
+
+def _compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """[2, 3] affine: outer after inner."""
+    return np.hstack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2:] + outer[:, 2:]])
