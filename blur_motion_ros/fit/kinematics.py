@@ -1,0 +1,154 @@
+"""The body during a fit: poses every sub-frame of a window and knows how each surface point moves with each joint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, SLOT_OF_JOINT
+from blur_motion_ros.motion import rotations
+
+
+@dataclass(frozen=True)
+class FitBody:
+    """A body of fixed shape, reduced to what the fit touches.
+
+    rest_joints [24, 3], parents [24], rest_vertices [V, 3], faces [F, 3], weights [V, 4] / weight_joints [V, 4];
+    chain_start [V + 1], chain_slot, chain_share: for each vertex the free slots that move it (compressed rows) and
+    s_j, the skin weight summed over joint j's subtree. edges [E, 2]: mesh edges (colour smoothness).
+    """
+
+    rest_joints: np.ndarray
+    parents: np.ndarray
+    rest_vertices: np.ndarray
+    faces: np.ndarray
+    weights: np.ndarray
+    weight_joints: np.ndarray
+    chain_start: np.ndarray
+    chain_slot: np.ndarray
+    chain_share: np.ndarray
+    edges: np.ndarray
+
+    @staticmethod
+    def of(rest_vertices: np.ndarray, rest_joints: np.ndarray, weights: np.ndarray, parents: np.ndarray,
+           faces: np.ndarray, inflation: float = 0.0) -> FitBody:
+        """From rest geometry in metres and dense skin weights [V, 24]; `inflation` m grows it along its normals."""
+        vertices = np.asarray(rest_vertices, np.float64)
+        if inflation:
+            vertices = vertices + inflation * vertex_normals(vertices, faces)
+        order = np.argsort(-weights, axis=1)[:, :4].astype(np.int32)
+        top = np.take_along_axis(weights, order, 1)
+        top = top / top.sum(1, keepdims=True)
+        start, slot, share = _chains(weights, parents)
+        faces = np.ascontiguousarray(faces, np.int32)
+        return FitBody(np.asarray(rest_joints, np.float64), np.asarray(parents, np.int32),
+                       np.ascontiguousarray(vertices, np.float32), faces, np.ascontiguousarray(top, np.float32), order,
+                       start, slot, share, _edges(faces))
+
+
+@dataclass(frozen=True)
+class Posed:
+    """M posed bodies.  joints [M, 24, 3], globals [M, 24, 3, 3] (joint to camera), vertices [M, V, 3] float32,
+    lever [M, 21, 3, 3]: world angular velocity per unit of each free rotation parameter (slot 0 unused)."""
+
+    joints: np.ndarray
+    globals: np.ndarray
+    vertices: np.ndarray
+    lever: np.ndarray
+
+
+def pose(body: FitBody, reference: np.ndarray, reference_transl: np.ndarray, coefficients: np.ndarray,
+         basis: np.ndarray, skin: bool = True) -> Posed:
+    """Pose the body at M instants.
+
+    reference [24, 3, 3] and reference_transl [3]: R_ref and the translation reference; coefficients [25, K, 3];
+    basis [M, K]: Legendre values at the instants.
+    """
+    value = np.einsum("mk,jkc->mjc", basis, coefficients)
+    local = reference[None] @ rotations.exp(value[:, 1:])
+    globals_, joints = chain(local, reference_transl + value[:, 0], body.rest_joints, body.parents)
+    lever = np.zeros((len(basis), FREE_COUNT, 3, 3))
+    lever[:, 1:] = (globals_ @ rotations.right_jacobian(value[:, 1:]))[:, FREE_JOINTS]
+    vertices = np.empty((len(basis) if skin else 0,) + body.rest_vertices.shape, np.float32)
+    if skin:
+        _skin(globals_, joints, body.rest_joints, body.rest_vertices, body.weights, body.weight_joints, vertices)
+    return Posed(joints, globals_, vertices, lever)
+
+
+def chain(local: np.ndarray, transl: np.ndarray, rest_joints: np.ndarray, parents: np.ndarray
+          ) -> tuple[np.ndarray, np.ndarray]:
+    """Forward kinematics, smplx semantics: local [M, 24, 3, 3], transl [M, 3] -> (globals, joints [M, 24, 3])."""
+    globals_ = np.empty_like(local)
+    joints = np.empty(local.shape[:2] + (3,))
+    _chain(local, np.asarray(transl, np.float64), rest_joints, parents, globals_, joints)
+    return globals_, joints
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Area-weighted unit normals [V, 3]."""
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    face_normals = np.cross(b - a, c - a)
+    normals = np.zeros_like(vertices)
+    for i in range(3):
+        np.add.at(normals, faces[:, i], face_normals)
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+
+
+def _chains(weights: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    share = np.array(weights, np.float64)
+    for j in range(23, 0, -1):
+        share[:, parents[j]] += share[:, j]
+    start, slots, shares = [0], [], []
+    for v in range(len(share)):
+        for j in np.flatnonzero((share[v] > 0.02) & (SLOT_OF_JOINT >= 0)):
+            slots.append(SLOT_OF_JOINT[j])
+            shares.append(share[v, j])
+        start.append(len(slots))
+    return np.array(start, np.int32), np.array(slots, np.int32), np.array(shares, np.float32)
+
+
+def _edges(faces: np.ndarray) -> np.ndarray:
+    pairs = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1)
+    return np.unique(pairs, axis=0).astype(np.int32)
+
+
+@njit(cache=True, nogil=True)
+def _chain(local, transl, rest, parents, globals_, joints):
+    for m in range(local.shape[0]):
+        for a in range(3):
+            joints[m, 0, a] = rest[0, a] + transl[m, a]
+            for b in range(3):
+                globals_[m, 0, a, b] = local[m, 0, a, b]
+        for j in range(1, local.shape[1]):
+            p = parents[j]
+            for a in range(3):
+                value = joints[m, p, a]
+                for b in range(3):
+                    value += globals_[m, p, a, b] * (rest[j, b] - rest[p, b])
+                    total = 0.0
+                    for c in range(3):
+                        total += globals_[m, p, a, c] * local[m, j, c, b]
+                    globals_[m, j, a, b] = total
+                joints[m, j, a] = value
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _skin(globals_, joints, rest, vertices, weights, weight_joints, out):
+    for m in range(globals_.shape[0]):
+        for v in range(vertices.shape[0]):
+            x = y = z = 0.0
+            for i in range(4):
+                w = weights[v, i]
+                if w == 0:
+                    continue
+                j = weight_joints[v, i]
+                dx, dy, dz = vertices[v, 0] - rest[j, 0], vertices[v, 1] - rest[j, 1], vertices[v, 2] - rest[j, 2]
+                g = globals_[m, j]
+                x += w * (g[0, 0] * dx + g[0, 1] * dy + g[0, 2] * dz + joints[m, j, 0])
+                y += w * (g[1, 0] * dx + g[1, 1] * dy + g[1, 2] * dz + joints[m, j, 1])
+                z += w * (g[2, 0] * dx + g[2, 1] * dy + g[2, 2] * dz + joints[m, j, 2])
+            out[m, v, 0] = x
+            out[m, v, 1] = y
+            out[m, v, 2] = z

@@ -1,0 +1,79 @@
+"""Low-degree polynomials of pose over a window, in the Legendre basis.
+
+A motion is `p(t) = sum_k c_k P_k(x)` with `x = 2 tau - 1` in [-1, 1] and `tau = (t - start) / (end - start)`.
+Coefficients are [..., K, 3] with K = degree + 1; `P_k` are Legendre polynomials, orthogonal on the window, so
+c_0 is the mean pose, c_1 half the travel, c_2 the bend. (Human from Blur uses monomials on [0, 1]; the two are
+linear maps of each other: `monomials_from_legendre`.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.polynomial import legendre
+
+from blur_motion_ros.motion import rotations
+
+
+def basis(times: np.ndarray, start: float, end: float, degree: int) -> np.ndarray:
+    """[T] seconds -> [T, degree + 1] values of P_k."""
+    return legendre.legvander(_unit(times, start, end), degree)
+
+
+def basis_rate(times: np.ndarray, start: float, end: float, degree: int) -> np.ndarray:
+    """[T] seconds -> [T, degree + 1] time derivatives dP_k/dt in 1/s."""
+    x = _unit(times, start, end)
+    columns = [legendre.legval(x, legendre.legder(np.eye(degree + 1)[k])) * np.ones_like(x) for k in range(degree + 1)]
+    return np.stack(columns, -1) * (2.0 / (end - start))
+
+
+def evaluate(coefficients: np.ndarray, times: np.ndarray, start: float, end: float) -> np.ndarray:
+    """Coefficients [..., K, 3], times [T] -> values [T, ..., 3]."""
+    b = basis(times, start, end, coefficients.shape[-2] - 1)
+    return np.einsum("tk,...kc->t...c", b, coefficients)
+
+
+def rate(coefficients: np.ndarray, times: np.ndarray, start: float, end: float) -> np.ndarray:
+    """Time derivative of `evaluate`, per second."""
+    b = basis_rate(times, start, end, coefficients.shape[-2] - 1)
+    return np.einsum("tk,...kc->t...c", b, coefficients)
+
+
+def reverse(coefficients: np.ndarray) -> np.ndarray:
+    """The same motion run backwards over the window, t -> start + end - t: odd terms change sign."""
+    sign = (-1.0) ** np.arange(coefficients.shape[-2])
+    return coefficients * sign[:, None]
+
+
+def shift_matrix(old: tuple[float, float], new: tuple[float, float], degree: int) -> np.ndarray:
+    """[K, K] matrix M with `new_coefficients = M @ old_coefficients`: the same curve on another interval (exact)."""
+    nodes = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
+    times = new[0] + (nodes + 1) / 2 * (new[1] - new[0])
+    return np.linalg.solve(basis(times, *new, degree), basis(times, *old, degree))
+
+
+def monomials_from_legendre(degree: int) -> np.ndarray:
+    """[K, K] matrix from Legendre coefficients on the window to monomial coefficients in tau on [0, 1]."""
+    nodes = np.linspace(0, 1, degree + 1)
+    return np.linalg.solve(np.vander(nodes, degree + 1, increasing=True), basis(nodes, 0.0, 1.0, degree))
+
+
+def fit(values: np.ndarray, times: np.ndarray, start: float, end: float, degree: int) -> np.ndarray:
+    """Least-squares coefficients [..., K, 3] of samples [T, ..., 3] at times [T] (T > degree)."""
+    pinv = np.linalg.pinv(basis(times, start, end, degree))
+    return np.einsum("kt,t...c->...kc", pinv, values)
+
+
+def fit_rotations(rotmats: np.ndarray, times: np.ndarray, start: float, end: float, degree: int
+                  ) -> tuple[np.ndarray, np.ndarray]:
+    """Rotations [T, ..., 3, 3] -> (R_ref [..., 3, 3], coefficients [..., K, 3]) with `R(t) ~ R_ref exp(p(t))`.
+
+    R_ref is the sample nearest the middle of the window, so that p stays small and cannot wrap.
+    """
+    middle = int(np.argmin(np.abs(np.asarray(times) - 0.5 * (start + end))))
+    reference = rotmats[middle]
+    logs = rotations.log(np.swapaxes(reference, -1, -2) @ rotmats)
+    return reference, fit(logs, times, start, end, degree)
+
+
+def _unit(times: np.ndarray, start: float, end: float) -> np.ndarray:
+    return 2.0 * (np.asarray(times, np.float64) - start) / (end - start) - 1.0
