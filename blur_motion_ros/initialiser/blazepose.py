@@ -14,7 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from blur_motion_ros.types import Landmarks
+from blur_motion_ros.initialiser.unmix import unmix
+from blur_motion_ros.types import Landmarks, Plate
 
 DETECTOR_SIZE = 224
 LANDMARK_SIZE = 256
@@ -92,13 +93,18 @@ class BlazePose:
         points = (boxes.reshape(-1, 6, 2)[:, 2:4] * DETECTOR_SIZE - offset) * size - 0.5
         return [Detection(p[0], p[1], float(score)) for p, score in zip(points, scores, strict=True)]
 
-    def landmarks(self, image: np.ndarray, region: Region, mask: bool = True) -> tuple[Landmarks, Detection]:
+    def landmarks(self, image: np.ndarray, region: Region, plate: Plate | None = None,
+                  mask: bool = True) -> tuple[Landmarks, Detection]:
         """Landmarks of the person in a region of an image [H, W, 3] uint8 RGB; and where the network sees the body
-        (for the next frame's region; its score is the landmarks' score)."""
+        (for the next frame's region; its score is the landmarks' score). With a clean plate the network sees the
+        person with the background and the transparency of blur removed (`unmix`)."""
         to_image = region.to_image(LANDMARK_SIZE)
-        crop = cv2.warpAffine(image, to_image, (LANDMARK_SIZE, LANDMARK_SIZE),
-                              flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        out = self._landmarks(crop.astype(np.float32) * (1 / 255))
+        crop = _cut(image, to_image)
+        if plate is None:
+            view = crop.astype(np.float32) * (1 / 255)
+        else:
+            view = unmix(crop, _cut(plate.image, to_image), _cut(plate.sigma, to_image))
+        out = self._landmarks(view)
         raw = out[(_ALL * 5,)].reshape(_ALL, 5)
         points = refine(raw[:, :2] / LANDMARK_SIZE, out[(64, 64, _ALL)]) * LANDMARK_SIZE - 0.5
         points = points @ to_image[:, :2].T + to_image[:, 2]
@@ -108,6 +114,11 @@ class BlazePose:
                            visibility, score, _sigmoid(out[(256, 256, 1)][..., 0]) if mask else None, to_image,
                            _box(points[:_COUNT]))
         return person, Detection(points[33], points[34], score)
+
+
+def _cut(image: np.ndarray, to_image: np.ndarray) -> np.ndarray:
+    size = (LANDMARK_SIZE, LANDMARK_SIZE)
+    return cv2.warpAffine(image, to_image, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
 class _Network:

@@ -6,7 +6,7 @@ import numpy as np
 
 from blur_motion_ros.initialiser.blazepose import BlazePose, Detection, Region
 from blur_motion_ros.initialiser.settings import PersonSettings
-from blur_motion_ros.types import Landmarks
+from blur_motion_ros.types import Landmarks, Plate
 
 _TILE_OVERLAP = 0.5
 
@@ -28,26 +28,31 @@ class PersonTracker:
         self._lost = 0
         self._tile = 0
 
-    def track(self, image: np.ndarray) -> Landmarks | None:
-        """Landmarks of the person followed in the next frame, image [H, W, 3] uint8 RGB; None while nobody is found."""
+    def track(self, image: np.ndarray, plate: Plate | None = None) -> Landmarks | None:
+        """Landmarks of the person followed in the next frame, image [H, W, 3] uint8 RGB; None while nobody is found.
+
+        plate: clean background under the light of this frame, or None."""
         if self._tracked and self._last is not None:
-            found = self._look(image, self._predicted())
+            found = self._look(image, plate, self._predicted())
             if found is not None:
                 return found
         self._tracked = False
         for detection in self._ranked(self._search(image)):
-            found = self._look(image, detection)
+            found = self._look(image, plate, detection)
             if found is not None:
                 return found
         self._miss()
         return None
 
-    def _look(self, image: np.ndarray, where: Detection) -> Landmarks | None:
+    def _look(self, image: np.ndarray, plate: Plate | None, where: Detection) -> Landmarks | None:
         """Landmarks at `where`, if they are a person's and still this person's; remembers them."""
         s = self.settings
-        landmarks, seen = self.networks.landmarks(image, Region.around(where.hip, where.scale), s.mask)
-        if landmarks.score < s.presence_score or not self._same(where, seen):
-            return None
+        seen = where
+        for i in range(s.passes):
+            region, mask = Region.around(seen.hip, seen.scale), s.mask and i == s.passes - 1
+            landmarks, seen = self.networks.landmarks(image, region, plate, mask)
+            if landmarks.score < s.presence_score or not self._same(where, seen):
+                return None
         if self._tracked and self._last is not None:
             self._velocity = seen.hip - self._last.hip
         else:

@@ -26,6 +26,8 @@ class PersonSettings:
                                     low=1.05, high=5)
     patience: int = setting(30, "frames a lost person is waited for near their last place before anyone else is taken",
                             low=0, high=100000)
+    passes: int = setting(1, "runs of the landmark network per frame, each on the region found by the one before "
+                          "(8 ms each); the first works on a region predicted from the last frame", low=1, high=4)
     mask: bool = setting(True, "compute the person mask (0.5 ms)")
 
 
