@@ -217,7 +217,9 @@ def _jacobian(index, source, near, colour, alpha, box, background, scale, k, joi
                         slot, weight = 0, np.float32(1.0)
                     else:
                         slot, weight = chain_slot[entry], chain_share[entry]
-                        rx, ry, rz = px - joints[m, slot - 1, 0], py - joints[m, slot - 1, 1], z - joints[m, slot - 1, 2]
+                        rx = px - joints[m, slot - 1, 0]
+                        ry = py - joints[m, slot - 1, 1]
+                        rz = z - joints[m, slot - 1, 2]
                     for a in range(3):
                         if slot == 0:
                             dx = np.float32(1.0) if a == 0 else np.float32(0.0)

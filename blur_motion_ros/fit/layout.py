@@ -15,8 +15,8 @@ from blur_motion_ros.motion import polynomials
 from blur_motion_ros.types import Exposure
 
 # Rows of `MotionEstimate.coefficients` that are solved for: 0 = translation, 1 + j = SMPL joint j.
-# Ordered trunk, head, left arm, right arm, left leg, right leg, so that every limb is one block of columns: a pixel sees
-# the trunk and one limb, seldom more, and the normal equations are built from those blocks only.
+# Ordered trunk, head, left arm, right arm, left leg, right leg, so that every limb is one block of columns: a pixel
+# sees the trunk and one limb, seldom more, and the normal equations are built from those blocks only.
 LIMBS = ((0, 3, 6, 9), (12, 15), (13, 16, 18, 20), (14, 17, 19, 21), (1, 4, 7), (2, 5, 8))
 FREE_JOINTS = np.array([j for limb in LIMBS for j in limb])
 FREE_ROWS = np.concatenate([[0], 1 + FREE_JOINTS])

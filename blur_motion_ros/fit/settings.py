@@ -28,7 +28,8 @@ class FitSettings:
     warm_weight: float = setting(1.0, "weight of the warm-start prior", low=0.0, high=100.0)
     measurement_weight: float = setting(1.0, "weight of the initialiser's pose", low=0.0, high=100.0)
     pose_prior_weight: float = setting(0.0, "weight of the static pose prior at mid-exposure", low=0.0, high=100.0)
-    velocity_carry: float = setting(0.5, "share of the last velocity used beyond the previous window", low=0.0, high=1.0)
+    velocity_carry: float = setting(0.5, "share of the last velocity used past the previous window",
+                                    low=0.0, high=1.0)
     colour_every: int = setting(3, "vertex colours are solved every n-th window", unit="windows", low=1, high=1000)
     inflation: float = setting(0.01, "cloth thickness added to the body", unit="m", low=0.0, high=0.1)
     low_blur: float = setting(0.1, "blur rate below which velocity is not measured from blur", low=0.0, high=1.0)

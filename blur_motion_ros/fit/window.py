@@ -21,7 +21,8 @@ from blur_motion_ros.types import BodyState, MotionEstimate, Observation, PoseMe
 _SIGMA = {0: .15, 3: .10, 6: .10, 9: .10, 12: .20, 13: .12, 14: .12, 15: .20, 1: .25, 2: .25, 4: .30, 5: .30, 7: .20,
           8: .20, 16: .35, 17: .35, 18: .35, 19: .35, 20: .20, 21: .20}
 TRANSL_SIGMA = np.array([.06, .06, .10])
-VELOCITY_RATIO, ACCELERATION_RATIO = 1.4, 0.5  # of the pose sigma, per half window
+VELOCITY_RATE = 44.0  # 1/s: velocity sigma = VELOCITY_RATE * pose sigma (rad/s; m/s for the translation)
+ACCELERATION_RATE = 300.0  # 1/s^2: acceleration sigma = ACCELERATION_RATE * pose sigma
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ class BlurFit:
         sigma = np.empty((FREE_COUNT, 3))
         sigma[0] = TRANSL_SIGMA
         sigma[1:] = np.array([_SIGMA[int(j)] for j in FREE_JOINTS])[:, None]
-        ratio = np.array([1.0, VELOCITY_RATIO] + [ACCELERATION_RATIO] * (layout.degree - 1))
+        span = layout.end - layout.start  # Legendre on a window of T: c_1 = v T / 2, c_2 = a T^2 / 12
+        ratio = np.array([1.0, VELOCITY_RATE * span / 2] + [ACCELERATION_RATE * span**2 / 12] * (layout.degree - 1))
         precision = self.settings.warm_weight / (sigma[:, None] * ratio[None, :, None]) ** 2
         if not start.warm:
             precision[:, 0] *= 0.04  # the pose comes from the measurement

@@ -1,4 +1,4 @@
-"""Sample a fitted motion: joint positions, velocities and their covariances at any time, inside the window or past it."""
+"""Sample a fitted motion: joints, velocities and covariances at any time, inside the window or past it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import numpy as np
 from blur_motion_ros.fit.kinematics import FitBody, Posed, pose
 from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, FREE_ROWS
 from blur_motion_ros.motion import polynomials, rotations
+from blur_motion_ros.trajectory.settings import TrajectorySettings
 from blur_motion_ros.types import JointTrajectory, MotionEstimate
-
-# Spread of human joint accelerations (m/s^2, one standard deviation): what makes a prediction age.
-ACCELERATION_SIGMA = 12.0
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,8 @@ class _Chain:
     parents: np.ndarray
 
 
-def sample(estimate: MotionEstimate, body: FitBody | _Chain, times: np.ndarray) -> JointTrajectory:
+def sample(estimate: MotionEstimate, body: FitBody | _Chain, times: np.ndarray,
+           acceleration_sigma: float = TrajectorySettings().acceleration_sigma) -> JointTrajectory:
     """Joint trajectory of `estimate` at `times` [T] s (see `types.JointTrajectory` for shapes and frames).
 
     Outside the window the motion goes on with the velocity at its end, and the covariance grows with the unknown
@@ -36,7 +35,7 @@ def sample(estimate: MotionEstimate, body: FitBody | _Chain, times: np.ndarray) 
     jacobian = joint_jacobian(posed, body.parents)
     motion = np.einsum("tk,jkc->tjc", rate, estimate.coefficients)[:, FREE_ROWS]
     velocity = np.einsum("tjasb,tsb->tja", jacobian, motion)
-    position_cov, velocity_cov = _covariances(estimate, jacobian, basis, rate, times)
+    position_cov, velocity_cov = _covariances(estimate, jacobian, basis, rate, times, acceleration_sigma)
     return JointTrajectory(times, posed.joints, posed.globals, velocity, _angular(posed, motion, body.parents),
                            position_cov, velocity_cov, estimate.exposures[-1], estimate.status)
 
@@ -64,14 +63,14 @@ def _extended(estimate: MotionEstimate, times: np.ndarray) -> tuple[np.ndarray, 
     return basis + rate * (times - inside)[:, None], rate
 
 
-def _covariances(estimate, jacobian, basis, rate, times):
+def _covariances(estimate, jacobian, basis, rate, times, acceleration_sigma):
     shape = jacobian.shape[:2] + (3, 3)
     if estimate.covariance is None:
         return np.full(shape, np.nan), np.full(shape, np.nan)
     age = np.maximum(0.0, np.abs(times - np.clip(times, estimate.start, estimate.end)))[:, None, None, None]
     eye = np.eye(3)
-    position = _project(jacobian, basis, estimate.covariance) + (0.5 * ACCELERATION_SIGMA * age**2) ** 2 * eye
-    velocity = _project(jacobian, rate, estimate.covariance) + (ACCELERATION_SIGMA * age) ** 2 * eye
+    position = _project(jacobian, basis, estimate.covariance) + (0.5 * acceleration_sigma * age**2) ** 2 * eye
+    velocity = _project(jacobian, rate, estimate.covariance) + (acceleration_sigma * age) ** 2 * eye
     return position, velocity
 
 

@@ -1,0 +1,19 @@
+"""Settings of trajectory sampling and prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blur_motion_ros.settings import setting
+
+
+@dataclass(frozen=True)
+class TrajectorySettings:
+    """Sampling of the fitted motion."""
+
+    samples: int = setting(5, "points per exposure of a published or saved trajectory", low=2, high=65)
+    horizon: float = setting(0.1, "how far past the shutter closing a trajectory is predicted", unit="s",
+                             low=0.0, high=1.0)
+    horizon_samples: int = setting(2, "points on the predicted part", low=0, high=33)
+    acceleration_sigma: float = setting(12.0, "unknown joint acceleration that makes a prediction age",
+                                        unit="m/s^2", low=0.0, high=200.0)

@@ -1,0 +1,259 @@
+"""The blur fit against finite differences, against analytic answers, and on blurred limbs of known speed."""
+
+import cv2
+import numpy as np
+import pytest
+from synthetic import PARENTS, REST, capsule_body
+
+from blur_motion_ros.camera.camera import Crop
+from blur_motion_ros.fit import image_terms, solver
+from blur_motion_ros.fit.gaussian_terms import CoefficientPrior, PoseGaussian, RotationVectorPrior
+from blur_motion_ros.fit.kinematics import pose
+from blur_motion_ros.fit.layout import FREE_JOINTS, FREE_ROWS, WindowLayout
+from blur_motion_ros.fit.settings import FitSettings
+from blur_motion_ros.fit.window import BlurFit, blur_rate
+from blur_motion_ros.motion import rotations
+from blur_motion_ros.render import raster
+from blur_motion_ros.render.raster import SubFrames
+from blur_motion_ros.trajectory import sample
+from blur_motion_ros.types import BodyState, Exposure, Observation, PoseMeasurement, Status
+
+SIZE = 64
+K = np.array([[SIZE * 1.6, 0, SIZE / 2 - 0.5], [0, SIZE * 1.6, SIZE / 2 - 0.5], [0, 0, 1.0]])
+UPRIGHT = np.array([np.pi, 0, 0])  # SMPL's y up, facing +z -> camera's y down, facing the camera
+TRANSL = np.array([0, 0.15, 3.0])
+EXPOSURES = (Exposure(0.0, 0.03), Exposure(1 / 30, 1 / 30 + 0.03))
+
+
+@pytest.fixture(scope="module")
+def body():
+    return capsule_body()
+
+
+@pytest.fixture(scope="module")
+def scene(body):
+    return Scene(body, np.random.default_rng(0))
+
+
+class Scene:
+    """A posed capsule body in front of a smooth background, with limb-wise colours."""
+
+    def __init__(self, body, rng):
+        self.body = body
+        self.reference = rotations.exp(rng.normal(0, 0.12, (24, 3)))
+        self.reference[0] = rotations.exp(UPRIGHT) @ rotations.exp(np.array([0, 0.4, 0]))
+        bones = rng.uniform(0.05, 0.9, (len(body.rest_vertices) // 80, 1, 3))
+        self.colours = np.repeat(bones, 80, 1).reshape(-1, 3).astype(np.float32)
+        noise = cv2.GaussianBlur(rng.uniform(0, 1, (SIZE, SIZE, 3)).astype(np.float32), (0, 0), 3)
+        self.background = np.stack([noise, noise])
+        self.layout = WindowLayout.of(EXPOSURES, 4, 2)
+
+    def render(self, free, supersample=2, layout=None):
+        layout = layout or self.layout
+        frames = SubFrames.allocate(len(layout.times), SIZE, supersample)
+        posed = pose(self.body, self.reference, TRANSL, solver.widen(free), layout.basis)
+        raster.draw(posed.vertices, self.body.faces, self.colours, K, frames)
+        return posed, frames, image_terms.predict(frames, len(layout.exposures), self.background)
+
+    def observations(self, free, measurements=(None, None), subframes=16):
+        """Both exposures rendered finely, as the pipeline would hand them over."""
+        layout = WindowLayout.of(EXPOSURES, subframes, 2)
+        _, _, predicted = self.render(free, 4, layout)
+        crop = Crop(K, SIZE)
+        return tuple(
+            Observation(e, crop, p[..., :3] + b, b, p[..., 3], np.full((SIZE, SIZE), 0.1, np.float32), m)
+            for e, p, b, m in zip(EXPOSURES, predicted, self.background, measurements, strict=True))
+
+    def measurement(self, free, time, sigma):
+        """The true pose at `time` as an initialiser would report it with standard deviation `sigma` (rad; m / 3)."""
+        value = np.einsum("k,jkc->jc", self.layout.values_at(time), solver.widen(free))
+        local = rotations.log(self.reference @ rotations.exp(value[1:]))
+        state = BodyState(local[0], local[1:], np.zeros(10), TRANSL + value[0])
+        covariance = np.diag(np.r_[np.full(3, (sigma / 3) ** 2), np.full(72, sigma**2)])
+        return PoseMeasurement(time, state, covariance, None, 0.0)
+
+
+def limb_motion(joint, axis, half_travel):
+    free = np.zeros((21, 3, 3))
+    free[1 + int(np.flatnonzero(FREE_JOINTS == joint)[0]), 1, axis] = half_travel
+    return free
+
+
+def test_skinning_agrees_with_a_plain_matrix_reference(body):
+    rng = np.random.default_rng(5)
+    local = rotations.exp(rng.normal(0, 0.5, (24, 3)))
+    posed = pose(body, local, TRANSL, np.zeros((25, 1, 3)), np.ones((1, 1)))
+    world = [np.eye(4)] * 24
+    for j in range(24):
+        step = np.eye(4)
+        step[:3, :3] = local[j]
+        step[:3, 3] = REST[j] - (REST[PARENTS[j]] if j else 0) + (TRANSL if j == 0 else 0)
+        world[j] = world[PARENTS[j]] @ step if j else step
+    for v in range(0, len(body.rest_vertices), 37):
+        j = body.weight_joints[v, 0]
+        expected = world[j][:3, :3] @ (body.rest_vertices[v] - REST[j]) + world[j][:3, 3]
+        assert np.abs(posed.vertices[0, v] - expected).max() < 1e-5
+
+
+def test_rasteriser_covers_a_triangle_exactly():
+    vertices = np.array([[[-1, -1, 2], [1, -1, 2], [-1, 1, 2]]], np.float32)
+    frames = SubFrames.allocate(1, 32, 4)
+    intrinsics = np.array([[16, 0, 15.5], [0, 16, 15.5], [0, 0, 1]])
+    facing = np.array([[0, 2, 1]], np.int32)
+    raster.draw(vertices, facing, np.ones((3, 3), np.float32), intrinsics, frames)
+    assert frames.alpha.sum() == pytest.approx(0.5 * 16 * 16, rel=0.02)
+    assert frames.alpha[0, 9, 9] == 1 and frames.alpha[0, 22, 22] == 0  # upper left, not lower right
+    assert np.allclose(frames.depth[0][frames.alpha[0] > 0], 2.0)
+    raster.draw(vertices, facing[:, ::-1].copy(), np.ones((3, 3), np.float32), intrinsics, frames)
+    assert frames.alpha.sum() == 0  # seen from behind
+
+
+def test_image_jacobian_against_finite_differences(scene):
+    """Directional derivatives of a finely rendered image: the linearisation must point the same way."""
+    free = np.random.default_rng(1).normal(0, 0.05, (21, 3, 3)) * np.array([0.3] + [1] * 20)[:, None, None]
+    posed, frames, predicted = scene.render(free)
+    target = image_terms.Target(predicted, np.ones_like(predicted), scene.background, K)
+    error = image_terms.residual(target, predicted, 4.0)
+    rng = np.random.default_rng(2)
+    checks = [("translation x", 0, 0, 0), ("translation y", 0, 0, 1), ("shoulder", 16, 0, 2), ("shoulder rate", 17, 1, 2),
+              ("knee", 4, 0, 2), ("pelvis", 0, 0, 2)]
+    for name, joint, order, axis in checks:
+        direction = np.zeros((21, 3, 3))
+        slot = 0 if name.startswith("translation") else 1 + int(np.flatnonzero(FREE_JOINTS == joint)[0])
+        direction[slot, order, axis] = 1
+        h = 0.01 if slot == 0 else 0.02
+        difference = (scene.render(free + h * direction, 8)[2] - scene.render(free - h * direction, 8)[2]) / (2 * h)
+        wish = rng.normal(size=difference.shape).astype(np.float32) * 0 + difference
+        shifted = image_terms.Target(predicted + wish, np.ones_like(predicted), scene.background, K)
+        plain = image_terms.Residual(wish, np.ones_like(wish), 0.0)
+        hessian, gradient = image_terms.normal_equations(scene.body, posed, frames, scene.layout, shifted, plain)
+        flat = direction.reshape(-1)
+        linear = np.sqrt(flat @ hessian @ flat)
+        cosine = float(gradient @ flat) / (linear * np.sqrt((difference**2).sum()))
+        gain = linear / np.sqrt((difference**2).sum())
+        assert cosine > 0.8, (name, cosine)
+        assert 0.5 < gain < 1.3, (name, gain)
+    assert error.cost == 0
+
+
+def _directional(term, free, direction, h=1e-5):
+    return (term.cost(free + h * direction) - term.cost(free - h * direction)) / (2 * h)
+
+
+def test_gaussian_terms_against_finite_differences(scene):
+    rng = np.random.default_rng(4)
+    free = rng.normal(0, 0.1, (21, 3, 3))
+    measured = rotations.exp(rng.normal(0, 0.2, (24, 3)))
+    root = rng.normal(size=(63, 63))
+    basis = scene.layout.values_at(0.048)
+
+    class Quadratic:
+        def __init__(self):
+            self.matrix = rng.normal(size=(7, 69))
+
+        def residual(self, body_pose):
+            return self.matrix @ body_pose.reshape(-1), self.matrix
+
+    terms = [CoefficientPrior(rng.normal(size=free.shape), rng.uniform(1, 5, free.shape)),
+             PoseGaussian(scene.reference, TRANSL, scene.reference @ measured, TRANSL + 0.1, root @ root.T, basis, 1e6),
+             RotationVectorPrior(scene.reference, Quadratic(), basis, 0.7)]
+    for term in terms:
+        _, gradient = term.normal(free)
+        for _ in range(3):
+            direction = rng.normal(size=free.shape)
+            expected = _directional(term, free, direction)
+            assert -2 * gradient @ direction.reshape(-1) == pytest.approx(expected, rel=2e-3), type(term).__name__
+
+
+@pytest.mark.parametrize("joint,axis,name", [(18, 1, "left elbow"), (17, 2, "right shoulder"), (2, 2, "right hip")])
+def test_angular_velocity_of_a_blurred_limb_is_recovered(scene, joint, axis, name):
+    """Two blurred exposures, started from the true mid pose at rest: speed and direction must come from the blur."""
+    truth = limb_motion(joint, axis, 0.35)
+    start = scene.measurement(truth, 0.5 * (EXPOSURES[0].open + EXPOSURES[1].close), 0.1)
+    observations = scene.observations(truth)
+    from dataclasses import replace
+    observations = (observations[0], replace(observations[1], measurement=start))
+    fit = BlurFit(FitSettings(inflation=0.0, cold_iterations=20), scene.body, np.zeros(10))
+    fit._colours = scene.colours.copy()
+    estimate = fit.update(observations)
+    t = np.array([EXPOSURES[1].middle])
+    found = sample(estimate, scene.body, t)
+    slot = 1 + int(np.flatnonzero(FREE_JOINTS == joint)[0])
+    true = scene_velocity(scene, truth, t)
+    child = {18: 20, 17: 19, 2: 8}[joint]
+    assert np.linalg.norm(true[child]) > 0.5, name
+    error = np.linalg.norm(found.linear_velocity[0, child] - true[child])
+    assert error < 0.35 * np.linalg.norm(true[child]), (name, error, true[child], found.linear_velocity[0, child])
+    assert slot > 0
+
+
+def scene_velocity(scene, free, times):
+    from blur_motion_ros.types import MotionEstimate
+    local = rotations.log(scene.reference)
+    reference = BodyState(local[0], local[1:], np.zeros(10), TRANSL)
+    truth = MotionEstimate(scene.layout.start, scene.layout.end, EXPOSURES, reference, solver.widen(free),
+                           np.arange(1), None, Status.OK, 0.0, 0.0)
+    return sample(truth, scene.body, times).linear_velocity[0]
+
+
+def test_sampled_velocity_is_the_derivative_of_sampled_position(scene):
+    rng = np.random.default_rng(7)
+    from blur_motion_ros.types import MotionEstimate
+    local = rotations.log(scene.reference)
+    reference = BodyState(local[0], local[1:], np.zeros(10), TRANSL)
+    root = rng.normal(size=(189, 189)) * 0.01
+    estimate = MotionEstimate(0.0, 0.0633, EXPOSURES, reference, solver.widen(rng.normal(0, 0.2, (21, 3, 3))),
+                              np.arange(189), root @ root.T, Status.OK, 0.0, 0.0)
+    h = 1e-5
+    for time in (0.02, 0.05, 0.09):  # the last one is past the window
+        s = sample(estimate, scene.body, np.array([time - h, time, time + h]))
+        difference = (s.positions[2] - s.positions[0]) / (2 * h)
+        assert np.abs(difference - s.linear_velocity[1]).max() < 1e-3
+        turn = rotations.log(s.rotations[2] @ np.swapaxes(s.rotations[0], -1, -2)) / (2 * h)
+        assert np.abs(turn - s.angular_velocity[1]).max() < 1e-3
+    inside = np.trace(sample(estimate, scene.body, np.array([0.05])).position_covariance[0, 20])
+    later = np.trace(sample(estimate, scene.body, np.array([0.25])).position_covariance[0, 20])
+    assert later > 2 * inside  # a prediction ages
+
+
+def test_joint_covariance_matches_monte_carlo(scene):
+    rng = np.random.default_rng(8)
+    from blur_motion_ros.types import MotionEstimate
+    local = rotations.log(scene.reference)
+    reference = BodyState(local[0], local[1:], np.zeros(10), TRANSL)
+    root = rng.normal(size=(189, 40)) * 0.002
+    draws = rng.normal(size=(400, 40)) @ root.T
+
+    def at(free):
+        e = MotionEstimate(0.0, 0.0633, EXPOSURES, reference, solver.widen(free), np.arange(189), root @ root.T,
+                           Status.OK, 0.0, 0.0)
+        return sample(e, scene.body, np.array([0.05]))
+
+    cloud = np.array([at(d.reshape(21, 3, 3)).positions[0, 20] for d in draws])
+    claimed = at(np.zeros((21, 3, 3))).position_covariance[0, 20]
+    assert np.allclose(np.cov(cloud.T), claimed, atol=0.2 * np.trace(claimed))
+
+
+def test_a_still_person_stays_still(scene):
+    still = np.zeros((21, 3, 3))
+    observations = scene.observations(still, tuple(scene.measurement(still, e.middle, 0.1) for e in EXPOSURES))
+    fit = BlurFit(FitSettings(inflation=0.0), scene.body, np.zeros(10))
+    estimate = fit.update(observations)
+    speed = np.linalg.norm(sample(estimate, scene.body, estimate.exposures[-1].open + np.array([0.0, 0.015, 0.03]))
+                           .linear_velocity, axis=-1)
+    assert speed.mean() < 0.05, speed.mean(0)
+    assert estimate.status & Status.LOW_BLUR
+
+
+def test_blur_rate_counts_what_the_silhouettes_do_not_share():
+    alpha = np.zeros((2, 10, 10), np.float32)
+    alpha[0, :, 0:4] = 1
+    alpha[1, :, 2:6] = 1
+    assert blur_rate(alpha) == pytest.approx(1 - 2 / 6)
+    assert blur_rate(alpha * 0) == 0
+
+
+def test_cost_of_free_rows_only():
+    wide = solver.widen(np.ones((21, 3, 3)))
+    assert wide.shape == (25, 3, 3)
+    assert wide[FREE_ROWS].min() == 1 and wide[[11, 12, 23, 24]].max() == 0  # feet and hands follow
