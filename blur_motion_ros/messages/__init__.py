@@ -1,1 +1,1 @@
-"""Dataclasses to ROS messages and back (no logic)."""
+"""Dataclasses <-> ROS messages. Copies and checks, computes nothing, imports no ROS (message objects are passed in)."""

@@ -1,0 +1,87 @@
+"""visualization_msgs/MarkerArray of the skeleton, and of the mesh by patching serialised bytes."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Callable, Sequence
+
+import numpy as np
+
+_STAMP = struct.pack("<iI", 0x13579BDF, 0x2468ACE)
+_POINT = struct.pack("<ddd", 1.2345678901e-300, 9.8765432109e-300, 5.5555555555e-300)
+
+# Colour map of speed, dark blue -> cyan -> yellow -> red (0, 1/3, 2/3, 1 of the top speed).
+_SPEED_COLOURS = np.array([[0.1, 0.2, 0.7], [0.1, 0.75, 0.85], [0.95, 0.85, 0.2], [0.9, 0.15, 0.1]])
+
+
+def speed_colour(speed: np.ndarray, top: float) -> np.ndarray:
+    """Speeds [...] m/s -> RGB [..., 3] in [0, 1]; `top` m/s and above gets the last colour."""
+    x = np.clip(np.nan_to_num(np.asarray(speed, float)) / top, 0, 1) * (len(_SPEED_COLOURS) - 1)
+    i = np.minimum(x.astype(int), len(_SPEED_COLOURS) - 2)
+    f = (x - i)[..., None]
+    return (1 - f) * _SPEED_COLOURS[i] + f * _SPEED_COLOURS[i + 1]
+
+
+def skeleton_markers(types: Any, header: Any, body: str, positions: np.ndarray, speeds: np.ndarray,
+                     parents: Sequence[int], top: float) -> Any:
+    """MarkerArray with joints (spheres) and bones (lines) coloured by speed.
+
+    types: module or namespace with MarkerArray, Marker, Point, ColorRGBA.  positions: [24, 3] m.  speeds: [24] m/s.
+    """
+    colours = [types.ColorRGBA(r=r, g=g, b=b, a=1.0) for r, g, b in speed_colour(speeds, top).tolist()]
+    points = [types.Point(x=x, y=y, z=z) for x, y, z in np.asarray(positions, float).tolist()]
+    joints = _marker(types, header, f"{body}/joints", types.Marker.SPHERE_LIST, 0.05)
+    joints.points, joints.colors = points, colours
+    bones = _marker(types, header, f"{body}/bones", types.Marker.LINE_LIST, 0.025)
+    ends = [k for j, p in enumerate(parents) if p >= 0 for k in (p, j)]
+    bones.points, bones.colors = [points[k] for k in ends], [colours[k] for k in ends]
+    return types.MarkerArray(markers=[joints, bones])
+
+
+def clear_markers(types: Any, header: Any) -> Any:
+    """MarkerArray that removes everything this publisher has shown."""
+    marker = types.Marker(header=header, action=types.Marker.DELETEALL)
+    return types.MarkerArray(markers=[marker])
+
+
+class MeshMarker:
+    """A triangle-list marker that is serialised once; `patch` writes new vertices and a new stamp into the bytes.
+
+    faces: [F, 3] vertex indices, fixed.  Building 13.8k triangles from Point messages takes about 100 ms; patching
+    takes a fraction of a millisecond. The result is published with `publisher.publish(bytes)`.
+    """
+
+    def __init__(self, types: Any, serialise: Callable[[Any], bytes], frame_id: str, body: str, faces: np.ndarray,
+                 colour: tuple[float, float, float, float] = (0.35, 0.65, 0.9, 0.75)) -> None:
+        self._index = np.asarray(faces, np.int64).ravel()
+        header = types.Header(frame_id=frame_id)
+        header.stamp.sec, header.stamp.nanosec = struct.unpack("<iI", _STAMP)
+        marker = _marker(types, header, f"{body}/mesh", types.Marker.TRIANGLE_LIST, 1.0)
+        marker.color = types.ColorRGBA(r=colour[0], g=colour[1], b=colour[2], a=colour[3])
+        first = types.Point(**dict(zip("xyz", struct.unpack("<ddd", _POINT), strict=True)))
+        marker.points = [first] + [types.Point()] * (len(self._index) - 1)
+        self._bytes = bytearray(serialise(types.MarkerArray(markers=[marker])))
+        self._stamp = _find(self._bytes, _STAMP, "stamp")
+        start = _find(self._bytes, _POINT, "points")
+        self._points = np.frombuffer(self._bytes, "<f8", 3 * len(self._index), start).reshape(-1, 3)
+
+    def patch(self, vertices: np.ndarray, stamp: Any) -> bytes:
+        """vertices [V, 3] m and a builtin_interfaces Time -> CDR bytes of the MarkerArray."""
+        struct.pack_into("<iI", self._bytes, self._stamp, stamp.sec, stamp.nanosec)
+        self._points[:] = vertices[self._index]
+        return bytes(self._bytes)
+
+
+def _find(data: bytearray, pattern: bytes, what: str) -> int:
+    at = data.find(pattern)
+    if at < 0 or data.find(pattern, at + 1) >= 0:
+        raise RuntimeError(f"mesh marker: the {what} is not where CDR puts it (little-endian CDR is required)")
+    return at
+
+
+def _marker(types: Any, header: Any, namespace: str, kind: int, size: float) -> Any:
+    marker = types.Marker(header=header, ns=namespace, type=kind, action=types.Marker.ADD)
+    marker.scale.x = marker.scale.y = marker.scale.z = size
+    marker.pose.orientation.w = 1.0
+    marker.color.r = marker.color.g = marker.color.b = marker.color.a = 1.0
+    return marker
