@@ -17,7 +17,6 @@ from blur_motion_ros.initialiser.settings import InitialiserSettings
 from blur_motion_ros.nodes.settings import RosSettings
 from blur_motion_ros.settings import Leaf, SettingError
 
-
 try:
     from blur_motion_ros.background.settings import BackgroundSettings
 except ModuleNotFoundError:

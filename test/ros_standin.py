@@ -1,5 +1,5 @@
-"""A moving skeleton with a closed-form path, shaped like the computing core: lets the ROS side be tested against
-exact numbers. Every joint j circles with radius 0.2 m in the image plane: velocity and position are known at any time."""
+"""A moving skeleton with a closed-form path, shaped like the computing core: the ROS side is tested against exact
+numbers. Every joint circles with radius 0.2 m in the image plane: velocity and position are known at any time."""
 
 from __future__ import annotations
 

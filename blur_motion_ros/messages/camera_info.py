@@ -11,7 +11,7 @@ from blur_motion_ros.camera.load import camera_from_info
 
 
 def to_camera(msg: Any) -> Camera:
-    """CameraInfo -> Camera of the published image (region of interest and binning applied). ValueError names the field."""
+    """CameraInfo -> Camera of the published image (roi and binning applied). ValueError names the field."""
     roi = (msg.roi.x_offset, msg.roi.y_offset, msg.roi.width, msg.roi.height)
     return camera_from_info(msg.width, msg.height, list(msg.k), list(msg.d), msg.distortion_model,
                             msg.header.frame_id, (msg.binning_x, msg.binning_y), roi)

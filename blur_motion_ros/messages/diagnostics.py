@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -110,8 +111,10 @@ def estimate_values(estimate: MotionEstimate, trajectory: JointTrajectory | None
     speed = np.linalg.norm(trajectory.linear_velocity[index], axis=-1)
     fastest = int(np.argmax(speed))
     return values | {
-        "sigma_position_in_plane_m": float(np.median(p[:, :2])), "sigma_position_depth_m": float(np.median(p[:, 2])),
-        "sigma_velocity_in_plane_m_s": float(np.median(v[:, :2])), "sigma_velocity_depth_m_s": float(np.median(v[:, 2])),
+        "sigma_position_in_plane_m": float(np.median(p[:, :2])),
+        "sigma_position_depth_m": float(np.median(p[:, 2])),
+        "sigma_velocity_in_plane_m_s": float(np.median(v[:, :2])),
+        "sigma_velocity_depth_m_s": float(np.median(v[:, 2])),
         "fastest_joint": fastest, "fastest_joint_speed_m_s": float(speed[fastest]),
         "fastest_joint_sigma_m_s": float(np.sqrt((v[fastest] ** 2).sum()))}
 

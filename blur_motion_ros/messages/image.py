@@ -8,8 +8,9 @@ NaN) raises `ImageError` with one sentence naming the field.
 from __future__ import annotations
 
 import array
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any
 
 import cv2
 import numpy as np

@@ -6,7 +6,8 @@ Message classes are passed in as instances, so that this module imports no ROS.
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import rclpy
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rcl_interfaces.msg import ParameterDescriptor
 from sensor_msgs.msg import CameraInfo, Image, TimeReference
 
 from blur_motion_ros import settings as setting_tools
@@ -23,7 +23,7 @@ from blur_motion_ros.messages.diagnostics import Problems
 from blur_motion_ros.messages.image import fill_image
 from blur_motion_ros.nodes import specs
 from blur_motion_ros.nodes.base import descriptor, quality
-from blur_motion_ros.nodes.playback import Recording, open_recording
+from blur_motion_ros.nodes.playback import open_recording
 from blur_motion_ros.settings import setting
 from blur_motion_ros.types import Exposure
 

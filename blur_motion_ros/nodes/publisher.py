@@ -71,7 +71,7 @@ class EstimatePublisher:
         self._note(result, trajectory)
 
     def now(self, result: Result) -> float:
-        """The present on the camera's clock (s): the node's clock if the camera uses it, else the time since arrival."""
+        """The present on the camera's clock (s): the node's clock if the camera uses it, else counted from arrival."""
         ns = self._node.get_clock().now().nanoseconds
         now = (ns - result.clock.epoch) / stamps.NANO
         close = result.frame.exposure.close

@@ -18,7 +18,7 @@ class RosSettings:
     calibration: str = setting("", "calibration file used instead of CameraInfo (camera_info .yaml, meta.json, .toml); "
                                "empty: wait for CameraInfo")
     background_image: str = setting("", "clean plate read at start (any image file); empty: capture or estimate it")
-    body_id: str = setting("b0", "identifier of the tracked body in topic and frame names (REP-155 body id; a letter first)")
+    body_id: str = setting("b0", "identifier of the tracked body in topic and frame names (REP-155; a letter first)")
     output_frame: str = setting("", "frame id written into outputs; empty: the camera's own frame id")
     samples: int = setting(9, "instants per exposure in the trajectory, first = shutter opens, last = closes",
                            low=2, high=65, dynamic=True)
