@@ -50,10 +50,10 @@ class Scene:
 
     def render(self, free, supersample=2, layout=None):
         layout = layout or self.layout
-        frames = SubFrames.allocate(len(layout.times), SIZE, supersample)
+        workspace = image_terms.Workspace(len(layout.times), SIZE, supersample)
         posed = pose(self.body, self.reference, TRANSL, solver.widen(free), layout.basis)
-        raster.draw(posed.vertices, self.body.faces, self.colours, K, frames)
-        return posed, frames, image_terms.predict(frames, len(layout.exposures), self.background)
+        raster.draw(posed.vertices, self.body.faces, self.colours, K, workspace.frames)
+        return posed, workspace, image_terms.predict(workspace.frames, len(layout.exposures), self.background)
 
     def observations(self, free, measurements=(None, None), subframes=16):
         """Both exposures rendered finely, as the pipeline would hand them over."""
@@ -111,7 +111,7 @@ def test_rasteriser_covers_a_triangle_exactly():
 def test_image_jacobian_against_finite_differences(scene):
     """Directional derivatives of a finely rendered image: the linearisation must point the same way."""
     free = np.random.default_rng(1).normal(0, 0.05, (21, 3, 3)) * np.array([0.3] + [1] * 20)[:, None, None]
-    posed, frames, predicted = scene.render(free)
+    posed, workspace, predicted = scene.render(free)
     target = image_terms.Target(predicted, np.ones_like(predicted), scene.background, K)
     error = image_terms.residual(target, predicted, 4.0)
     rng = np.random.default_rng(2)
@@ -126,7 +126,7 @@ def test_image_jacobian_against_finite_differences(scene):
         wish = rng.normal(size=difference.shape).astype(np.float32) * 0 + difference
         shifted = image_terms.Target(predicted + wish, np.ones_like(predicted), scene.background, K)
         plain = image_terms.Residual(wish, np.ones_like(wish), 0.0)
-        hessian, gradient = image_terms.normal_equations(scene.body, posed, frames, scene.layout, shifted, plain)
+        hessian, gradient = image_terms.normal_equations(scene.body, posed, workspace, scene.layout, shifted, plain)
         flat = direction.reshape(-1)
         linear = np.sqrt(flat @ hessian @ flat)
         cosine = float(gradient @ flat) / (linear * np.sqrt((difference**2).sum()))

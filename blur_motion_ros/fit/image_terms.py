@@ -50,6 +50,24 @@ class Residual:
     cost: float
 
 
+class Workspace:
+    """Buffers of one window shape, reused from frame to frame: sub-frames and the rows of the Jacobian."""
+
+    def __init__(self, count: int, size: int, supersample: int = 2):
+        self.frames = SubFrames.allocate(count, size, supersample)
+        self._jacobian = np.zeros((0, 4, 1), np.float32)
+        self._right = np.zeros((0, 4), np.float32)
+
+    def rows(self, count: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Zeroed Jacobian [count, 4, width] and right-hand side [count, 4]."""
+        if len(self._jacobian) < count or self._jacobian.shape[2] != width:
+            self._jacobian = np.zeros((count + count // 4, 4, width), np.float32)
+            self._right = np.zeros((len(self._jacobian), 4), np.float32)
+        else:
+            self._jacobian[:count] = 0
+        return self._jacobian[:count], self._right[:count]
+
+
 def predict(frames: SubFrames, count: int, background: np.ndarray) -> np.ndarray:
     """Average the sub-frames of each exposure: -> [F, S, S, 4] = [mean(F_i) - alpha B, alpha]."""
     size = frames.alpha.shape[1]
@@ -65,16 +83,16 @@ def residual(target: Target, predicted: np.ndarray, cutoff: float) -> Residual:
     return Residual(whitened, ratio, float((whitened * whitened * ratio).sum()))
 
 
-def normal_equations(body: FitBody, posed: Posed, frames: SubFrames, layout: WindowLayout, target: Target,
+def normal_equations(body: FitBody, posed: Posed, workspace: Workspace, layout: WindowLayout, target: Target,
                      error: Residual) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Newton matrix [n, n] and right-hand side [n] of the image terms (n = layout.size)."""
+    frames = workspace.frames
     width = FREE_COUNT * (layout.degree + 1) * 3
     index, source, near, rows, groups = _plan(frames, body, layout.subframes, len(layout.exposures))
     hessian, gradient = np.zeros((width, width)), np.zeros(width)
     if rows == 0:
         return hessian, gradient
-    jacobian = np.zeros((rows, 4, width), np.float32)
-    right = np.zeros((rows, 4), np.float32)
+    jacobian, right = workspace.rows(rows, width)
     scale = target.weight * error.root_weight
     _gather(index, error.whitened, error.root_weight, right)
     _jacobian(index, source, near, frames.colour, frames.alpha, frames.box, target.background, scale,
@@ -179,8 +197,8 @@ def _gather(index, whitened, root_weight, right):
 def _jacobian(index, source, near, colour, alpha, box, background, scale, k, joints, lever, basis, subframes,
               chain_start, chain_slot, chain_share, jacobian):
     size = alpha.shape[1]
-    orders = basis.shape[1]
     share = np.float32(1.0 / subframes)
+    ux, uy = np.empty(3, np.float32), np.empty(3, np.float32)
     gx, gy = np.empty(4, np.float32), np.empty(4, np.float32)
     half = np.float32(0.5)
     for m in range(alpha.shape[0]):
@@ -211,29 +229,35 @@ def _jacobian(index, source, near, colour, alpha, box, background, scale, k, joi
                 px = (x - k[0, 2]) / k[0, 0] * z
                 py = (y - k[1, 2]) / k[1, 1] * z
                 fx, fy = k[0, 0] / z, k[1, 1] / z
-                row = index[f, y, x]
-                for entry in range(chain_start[v] - 1, chain_start[v + 1]):
-                    if entry < chain_start[v]:
-                        slot, weight = 0, np.float32(1.0)
-                    else:
-                        slot, weight = chain_slot[entry], chain_share[entry]
-                        rx = px - joints[m, slot - 1, 0]
-                        ry = py - joints[m, slot - 1, 1]
-                        rz = z - joints[m, slot - 1, 2]
+                row = jacobian[index[f, y, x]]
+                for a in range(3):  # translation
+                    ux[a] = fx if a == 0 else (-fx * px / z if a == 2 else np.float32(0.0))
+                    uy[a] = fy if a == 1 else (-fy * py / z if a == 2 else np.float32(0.0))
+                _add(row, 0, gx, gy, ux, uy, basis[m])
+                for entry in range(chain_start[v], chain_start[v + 1]):
+                    slot, weight = chain_slot[entry], chain_share[entry]
+                    rx = px - joints[m, slot - 1, 0]
+                    ry = py - joints[m, slot - 1, 1]
+                    rz = z - joints[m, slot - 1, 2]
                     for a in range(3):
-                        if slot == 0:
-                            dx = np.float32(1.0) if a == 0 else np.float32(0.0)
-                            dy = np.float32(1.0) if a == 1 else np.float32(0.0)
-                            dz = np.float32(1.0) if a == 2 else np.float32(0.0)
-                        else:
-                            wx, wy, wz = lever[m, slot, 0, a], lever[m, slot, 1, a], lever[m, slot, 2, a]
-                            dx = weight * (wy * rz - wz * ry)
-                            dy = weight * (wz * rx - wx * rz)
-                            dz = weight * (wx * ry - wy * rx)
-                        ux = fx * (dx - px / z * dz)
-                        uy = fy * (dy - py / z * dz)
-                        for c in range(4):
-                            d = gx[c] * ux + gy[c] * uy
-                            at = slot * orders * 3 + a
-                            for o in range(orders):
-                                jacobian[row, c, at + 3 * o] += d * basis[m, o]
+                        wx, wy, wz = lever[m, slot, 0, a], lever[m, slot, 1, a], lever[m, slot, 2, a]
+                        dz = wx * ry - wy * rx
+                        ux[a] = weight * fx * (wy * rz - wz * ry - px / z * dz)
+                        uy[a] = weight * fy * (wz * rx - wx * rz - py / z * dz)
+                    _add(row, slot, gx, gy, ux, uy, basis[m])
+
+
+@njit(cache=True, nogil=True, fastmath=True, inline="always")
+def _add(row, slot, gx, gy, ux, uy, basis):
+    """row [4, n] += image gradient . velocity (x) basis, for one free slot."""
+    orders = basis.shape[0]
+    at = slot * orders * 3
+    for c in range(4):
+        d0 = gx[c] * ux[0] + gy[c] * uy[0]
+        d1 = gx[c] * ux[1] + gy[c] * uy[1]
+        d2 = gx[c] * ux[2] + gy[c] * uy[2]
+        for o in range(orders):
+            b = basis[o]
+            row[c, at + 3 * o] += d0 * b
+            row[c, at + 3 * o + 1] += d1 * b
+            row[c, at + 3 * o + 2] += d2 * b

@@ -32,6 +32,10 @@ class FitSettings:
                                     low=0.0, high=1.0)
     colour_every: int = setting(3, "vertex colours are solved every n-th window", unit="windows", low=1, high=1000)
     inflation: float = setting(0.01, "cloth thickness added to the body", unit="m", low=0.0, high=0.1)
+    crop_size: int = setting(128, "side of the crop that matting works on", unit="px", low=32, high=512)
+    margin: float = setting(0.15, "border around the person's box, as a share of it", low=0.0, high=1.0)
+    patience: int = setting(3, "frames a person may go unseen by the initialiser before the track is given up",
+                            unit="frames", low=0, high=100)
     low_blur: float = setting(0.1, "blur rate below which velocity is not measured from blur", low=0.0, high=1.0)
     poor_fit: float = setting(3.0, "root mean square image residual (expected noise = 1) called a poor fit",
                               unit="sigma", low=0.1, high=100.0)

@@ -9,11 +9,10 @@ from scipy.linalg import cho_factor, cho_solve
 
 from blur_motion_ros.fit import image_terms
 from blur_motion_ros.fit.gaussian_terms import Term
-from blur_motion_ros.fit.image_terms import Residual, Target
+from blur_motion_ros.fit.image_terms import Residual, Target, Workspace
 from blur_motion_ros.fit.kinematics import FitBody, Posed, pose
 from blur_motion_ros.fit.layout import FREE_ROWS, WindowLayout
 from blur_motion_ros.render import raster
-from blur_motion_ros.render.raster import SubFrames
 
 
 @dataclass(frozen=True)
@@ -32,21 +31,21 @@ class Problem:
     terms: tuple[Term, ...]
     data_weight: float
     cutoff: float
-    frames: SubFrames
+    workspace: Workspace
 
     def evaluate(self, free: np.ndarray) -> Evaluation:
         """Render and compare. free [21, K, 3]."""
         posed = pose(self.body, self.reference, self.reference_transl, widen(free), self.layout.basis)
-        raster.draw(posed.vertices, self.body.faces, self.colours, self.target.intrinsics, self.frames)
-        predicted = image_terms.predict(self.frames, len(self.layout.exposures), self.target.background)
+        raster.draw(posed.vertices, self.body.faces, self.colours, self.target.intrinsics, self.workspace.frames)
+        predicted = image_terms.predict(self.workspace.frames, len(self.layout.exposures), self.target.background)
         error = image_terms.residual(self.target, predicted, self.cutoff)
         cost = self.data_weight * error.cost + sum(term.cost(free) for term in self.terms)
         return Evaluation(posed, predicted, error, cost)
 
     def normal(self, free: np.ndarray, at: Evaluation) -> tuple[np.ndarray, np.ndarray]:
-        """Gauss-Newton system of the whole loss at an evaluation whose rendering is still in `frames`."""
+        """Gauss-Newton system of the whole loss at an evaluation whose rendering is still in `workspace`."""
         hessian, gradient = image_terms.normal_equations(
-            self.body, at.posed, self.frames, self.layout, self.target, at.error)
+            self.body, at.posed, self.workspace, self.layout, self.target, at.error)
         hessian *= self.data_weight
         gradient *= self.data_weight
         for term in self.terms:

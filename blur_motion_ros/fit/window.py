@@ -9,13 +9,12 @@ import numpy as np
 
 from blur_motion_ros.fit import colour, solver
 from blur_motion_ros.fit.gaussian_terms import MEASURED, CoefficientPrior, PoseGaussian, RotationVectorPrior, Term
-from blur_motion_ros.fit.image_terms import Target
-from blur_motion_ros.fit.kinematics import FitBody
+from blur_motion_ros.fit.image_terms import Target, Workspace
+from blur_motion_ros.fit.kinematics import FitBody, pose
 from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, FREE_ROWS, WindowLayout, free_indices
 from blur_motion_ros.fit.settings import FitSettings
 from blur_motion_ros.motion import polynomials, rotations
-from blur_motion_ros.render.raster import SubFrames
-from blur_motion_ros.types import BodyState, MotionEstimate, Observation, PoseMeasurement, Status
+from blur_motion_ros.types import BodyState, Exposure, MotionEstimate, Observation, PoseMeasurement, Status
 
 # One standard deviation of how far the warm start is off, per joint, rad (DESIGN: measured on mocap); translation in m.
 _SIGMA = {0: .15, 3: .10, 6: .10, 9: .10, 12: .20, 13: .12, 14: .12, 15: .20, 1: .25, 2: .25, 4: .30, 5: .30, 7: .20,
@@ -41,7 +40,7 @@ class BlurFit:
     def __init__(self, settings: FitSettings, body: FitBody, betas: np.ndarray, pose_prior: object | None = None):
         self.settings = settings
         self._prior = pose_prior
-        self._buffers: dict[tuple[int, int], SubFrames] = {}
+        self._buffers: dict[tuple[int, int], Workspace] = {}
         self.set_body(body, betas)
         self.reset()
 
@@ -59,6 +58,15 @@ class BlurFit:
     def colours(self) -> np.ndarray:
         """Per-vertex colours [V, 3], linear light."""
         return self._colours
+
+    def predicted_points(self, exposure: Exposure) -> np.ndarray | None:
+        """Where the joints are expected in `exposure` [2 * 24, 3] m, or None without history."""
+        if self._last is None:
+            return None
+        layout = WindowLayout.of((exposure,), 2, self.settings.degree)
+        start = self._warm_start(layout)
+        return pose(self.body, start.reference, start.reference_transl, start.coefficients, layout.basis,
+                    skin=False).joints.reshape(-1, 3)
 
     def update(self, observations: tuple[Observation, ...]) -> MotionEstimate | None:
         """Fit one window (oldest first). None if there is neither history nor a measurement to start from."""
@@ -139,27 +147,27 @@ class BlurFit:
 
     def _problem(self, observations, layout, start, terms, size, with_colour) -> solver.Problem:
         target = make_target(observations, size, self.settings, with_colour)
-        frames = self._buffer(len(layout.times), size)
+        workspace = self._buffer(len(layout.times), size)
         weight = self.settings.data_weight * (64 / size) ** 2
         return solver.Problem(self.body, layout, start.reference, start.reference_transl, target, self._colours,
-                              terms, weight, self.settings.cutoff, frames)
+                              terms, weight, self.settings.cutoff, workspace)
 
-    def _buffer(self, count: int, size: int) -> SubFrames:
+    def _buffer(self, count: int, size: int) -> Workspace:
         key = (count, size)
         if key not in self._buffers:
-            self._buffers[key] = SubFrames.allocate(count, size)
+            self._buffers[key] = Workspace(count, size)
         return self._buffers[key]
 
     def _update_colours(self, problem: solver.Problem, solution: solver.Solution) -> None:
         posed, predicted = solution.evaluation.posed, solution.evaluation.predicted
-        self._colours = colour.solve_colours(self.body, posed.vertices, problem.frames, problem.target,
+        self._colours = colour.solve_colours(self.body, posed.vertices, problem.workspace.frames, problem.target,
                                              predicted[..., 3], self._colours)
 
     # -- what came out -------------------------------------------------------------------------------------------
 
     def _estimate(self, observations, layout, start, problem, solution) -> MotionEstimate:
         covariance = np.linalg.inv(solution.hessian)
-        blur = blur_rate(problem.frames.alpha[-layout.subframes:])
+        blur = blur_rate(problem.workspace.frames.alpha[-layout.subframes:])
         rms = _rms(problem, solution)
         reference = BodyState(rotations.log(start.reference[0]), rotations.log(start.reference[1:]), self.betas,
                               start.reference_transl)

@@ -182,7 +182,7 @@ def _resolve(m, ss, projected, faces, colours, colour, alpha, depth, vertex, fac
 
 @njit(cache=True, nogil=True, fastmath=True)
 def colour_weights(vertices, faces, k, face, size, frame_of, share, rows, columns, values):
-    """Sparse matrix of the blurred colour image in the vertex colours: entries (row, vertex, weight), returns the count.
+    """Sparse matrix of the blurred image in the vertex colours: entries (row, vertex, weight); returns the count.
 
     Row = frame * size^2 + y * size + x; `share` is the weight of one sub-frame in its frame's mean (1 / N).
     """

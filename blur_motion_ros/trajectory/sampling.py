@@ -30,14 +30,23 @@ def sample(estimate: MotionEstimate, body: FitBody | _Chain, times: np.ndarray,
     """
     times = np.atleast_1d(np.asarray(times, np.float64))
     basis, rate = _extended(estimate, times)
-    reference = rotations.exp(np.concatenate([estimate.reference.global_orient[None], estimate.reference.body_pose]))
-    posed = pose(body, reference, estimate.reference.transl, estimate.coefficients, basis, skin=False)
+    posed = _pose(estimate, body, basis, skin=False)
     jacobian = joint_jacobian(posed, body.parents)
     motion = np.einsum("tk,jkc->tjc", rate, estimate.coefficients)[:, FREE_ROWS]
     velocity = np.einsum("tjasb,tsb->tja", jacobian, motion)
     position_cov, velocity_cov = _covariances(estimate, jacobian, basis, rate, times, acceleration_sigma)
     return JointTrajectory(times, posed.joints, posed.globals, velocity, _angular(posed, motion, body.parents),
                            position_cov, velocity_cov, estimate.exposures[-1], estimate.status)
+
+
+def pose_at(estimate: MotionEstimate, body: FitBody, times: np.ndarray) -> Posed:
+    """The posed body, skin included, at `times` [T] s."""
+    return _pose(estimate, body, _extended(estimate, np.asarray(times, np.float64))[0], skin=True)
+
+
+def _pose(estimate: MotionEstimate, body: FitBody | _Chain, basis: np.ndarray, skin: bool) -> Posed:
+    reference = rotations.exp(np.concatenate([estimate.reference.global_orient[None], estimate.reference.body_pose]))
+    return pose(body, reference, estimate.reference.transl, estimate.coefficients, basis, skin)
 
 
 def joint_jacobian(posed: Posed, parents: np.ndarray) -> np.ndarray:

@@ -1,0 +1,95 @@
+"""`blur-motion fit INPUT --out motion.npz`: the whole method on a recording, without ROS."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from blur_motion_ros import config
+from blur_motion_ros.types import JointTrajectory, MotionEstimate, Status
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("input", metavar="INPUT", help="sequence folder, or a video file (then --camera is needed)")
+    parser.add_argument("--out", required=True, metavar="NPZ", help="where the motion is written")
+    parser.add_argument("--overlay", metavar="MP4", help="also write a video of the fitted motion over the input")
+    parser.add_argument("--camera", metavar="FILE", help="calibration of a video: ROS YAML, Sports2D TOML or meta.json")
+    parser.add_argument("--background", metavar="IMAGE", help="clean plate of a video (default: estimated online)")
+    parser.add_argument("--exposure", metavar="S", help="open-shutter time of a video, s (or a JSON list of intervals)")
+    parser.add_argument("--no-gt", action="store_true", help="do not open gt.npz even for the exposure times")
+    parser.add_argument("--samples", type=int, default=9, help="instants per exposure in the output (default 9)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    config.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit every frame in order and write the NPZ."""
+    from tqdm import tqdm
+
+    from blur_motion_ros.data import sequence
+    from blur_motion_ros.pipeline import Pipeline
+
+    recording = sequence.read(args.input, args.camera, args.background, args.exposure, use_gt=not args.no_gt)
+    settings = config.from_arguments(args)
+    settings = replace(settings, camera=replace(settings.camera, response=recording.response))
+    pipeline = Pipeline(settings)
+    if recording.plate is not None:
+        pipeline.set_background(recording.plate)
+    estimates = [pipeline.process(frame) for frame in tqdm(recording, disable=args.quiet, unit="frame")]
+    trajectories = [sample_exposure(pipeline, e, args.samples) for e in estimates]
+    save(args.out, estimates, trajectories)
+    print(summary(estimates, args.out))
+    if args.overlay:
+        from blur_motion_ros.evaluation.overlay import write_overlay
+
+        write_overlay(args.overlay, recording, estimates, pipeline)
+        print(f"overlay: {args.overlay}")
+    return 0
+
+
+def sample_exposure(pipeline, estimate: MotionEstimate, count: int) -> JointTrajectory:
+    """The trajectory at `count` instants from shutter open to close of the newest exposure."""
+    from blur_motion_ros.trajectory import sample
+
+    exposure = estimate.exposures[-1]
+    return sample(estimate, pipeline.skeleton, np.linspace(exposure.open, exposure.close, count))
+
+
+def save(path: str | Path, estimates: list[MotionEstimate], trajectories: list[JointTrajectory]) -> None:
+    """NPZ with times [F, S] s, joints [F, S, 14, 3] m (LSP14), joints_smpl24 and velocities [F, S, 24, 3],
+    joint_sigma [F, S, 24, 3] m, velocity_sigma m/s, status [F], betas [F, 10] and the polynomials of every window."""
+    from blur_motion_ros.body.joints import lsp14
+
+    def stack(values):
+        return np.stack(list(values))
+
+    def sigma(covariances):
+        return np.sqrt(np.diagonal(covariances, axis1=-2, axis2=-1))
+
+    joints = stack(t.positions for t in trajectories)
+    degree = max(e.coefficients.shape[1] for e in estimates)
+    coefficients = np.full((len(estimates), 25, degree, 3), np.nan)
+    for row, e in zip(coefficients, estimates, strict=True):
+        row[:, : e.coefficients.shape[1]] = e.coefficients
+    np.savez_compressed(
+        path, times=stack(t.times for t in trajectories), joints=lsp14(joints), joints_smpl24=joints,
+        velocities=stack(t.linear_velocity for t in trajectories),
+        joint_sigma=stack(sigma(t.position_covariance) for t in trajectories),
+        velocity_sigma=stack(sigma(t.velocity_covariance) for t in trajectories),
+        status=np.array([int(e.status) for e in estimates]), betas=stack(e.reference.betas for e in estimates),
+        coefficients=coefficients, window=np.array([[e.start, e.end] for e in estimates]),
+        global_orient=stack(e.reference.global_orient for e in estimates),
+        body_pose=stack(e.reference.body_pose for e in estimates), transl=stack(e.reference.transl for e in estimates),
+        blur_rate=np.array([e.blur_rate for e in estimates]), rms=np.array([e.rms for e in estimates]))
+
+
+def summary(estimates: list[MotionEstimate], path: str) -> str:
+    """One line for people."""
+    count = len(estimates)
+    flags = {f.name: sum(bool(e.status & f) for e in estimates) for f in Status if f}
+    notes = ", ".join(f"{name} {n}" for name, n in flags.items() if n)
+    return f"{path}: {count} exposures" + (f" ({notes})" if notes else "")

@@ -1,0 +1,191 @@
+"""The stages in order, without ROS: frame -> background, matte -> initialiser -> blur fit -> MotionEstimate."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from blur_motion_ros.background import BackgroundModel
+from blur_motion_ros.body import BodyModel, load_body
+from blur_motion_ros.camera.camera import Camera, Crop
+from blur_motion_ros.camera.sampling import crop_map
+from blur_motion_ros.config import Settings
+from blur_motion_ros.fit.kinematics import FitBody
+from blur_motion_ros.fit.window import BlurFit
+from blur_motion_ros.initialiser.base import Initialiser, make_initialiser
+from blur_motion_ros.matting import Matter, make_matter
+from blur_motion_ros.types import (
+    BodyState,
+    Exposure,
+    Frame,
+    MotionEstimate,
+    Observation,
+    Plate,
+    PoseMeasurement,
+    Status,
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A frame with what the cheap stages made of it."""
+
+    frame: Frame
+    plate: Plate | None
+    measurement: PoseMeasurement | None
+
+
+class Pipeline:
+    """One camera, one person. `process` is called with every frame in time order, from one thread."""
+
+    def __init__(self, settings: Settings | None = None, body: BodyModel | None = None,
+                 initialiser: Initialiser | None = None, matter: Matter | None = None):
+        self.settings = settings or Settings()
+        self.body = body or load_body(self.settings.body.path or None, lod="fit")
+        self.initialiser = initialiser or make_initialiser(self.settings.initialiser, self.body)
+        self.matter = matter or make_matter(self.settings.matting)
+        self.background = BackgroundModel(self.settings.background, self.settings.camera.response)
+        self.timings: dict[str, float] = {}
+        self._betas = np.zeros(10)
+        self._fit = BlurFit(self.settings.fit, self._fit_body(self._betas), self._betas)
+        self._window: deque[Seen] = deque(maxlen=self.settings.fit.frames)
+        self._missed = 0
+
+    def reset(self) -> None:
+        """Forget the person and the motion; keep the background."""
+        self._window.clear()
+        self._fit.reset()
+        self.initialiser.reset()
+        self._missed = 0
+
+    def set_background(self, image: np.ndarray) -> None:
+        """Use `image` [H, W, 3] uint8 RGB as the clean plate from now on."""
+        self.background.set_plate(image)
+
+    def process(self, frame: Frame) -> MotionEstimate:
+        """Everything for one frame. Never raises for lack of a person: the status says LOST and values are NaN."""
+        clock = _Stopwatch(self.timings)
+        plate = self.background.plate(frame)
+        clock.lap("background")
+        measurement = self.initialiser.measure(frame, plate)
+        clock.lap("initialiser")
+        self._follow_shape(measurement)
+        self._window.append(Seen(frame, plate, measurement))
+        estimate = self._fit_window(clock)
+        self.background.update(frame, measurement.landmarks if measurement else None)
+        clock.lap("background update")
+        return estimate
+
+    def mesh(self, estimate: MotionEstimate, at: float) -> np.ndarray:
+        """Vertices [V, 3] of the fitted body at time `at` (camera frame, m); triangles are `body.faces`."""
+        from blur_motion_ros.trajectory import pose_at
+
+        return pose_at(estimate, self._fit.body, np.array([at])).vertices[0]
+
+    @property
+    def skeleton(self) -> FitBody:
+        """The body as fitted (for `trajectory.sample`)."""
+        return self._fit.body
+
+    # -- one window ----------------------------------------------------------------------------------------------
+
+    def _fit_window(self, clock: _Stopwatch) -> MotionEstimate:
+        newest = self._window[-1]
+        self._missed = 0 if newest.measurement is not None else self._missed + 1
+        if self._missed > self.settings.fit.patience:
+            self._fit.reset()
+            self._window.clear()
+            return lost(newest.frame.exposure)
+        crop = self._crop()
+        if crop is None:
+            return lost(newest.frame.exposure)
+        observations = tuple(self._observe(seen, crop) for seen in self._window)
+        clock.lap("matting")
+        estimate = self._fit.update(observations)
+        clock.lap("fit")
+        if estimate is None:
+            return lost(newest.frame.exposure)
+        return replace(estimate, status=estimate.status | self._pipeline_status(newest))
+
+    def _crop(self) -> Crop | None:
+        """A square view around everything the body may touch in this window."""
+        newest = self._window[-1].frame
+        points = [_box_rays(s.frame.camera, s.measurement.landmarks.box) for s in self._window
+                  if s.measurement is not None and s.measurement.landmarks is not None]
+        ahead = self._fit.predicted_points(newest.exposure)
+        if ahead is not None:
+            points.append(ahead[:, :2] / ahead[:, 2:])
+        if not points:
+            return None
+        pixels = np.concatenate(points) @ newest.camera.K[:2, :2].T + newest.camera.K[:2, 2]
+        low, high = pixels.min(0), pixels.max(0)
+        side = float((high - low).max()) * (1 + 2 * self.settings.fit.margin)
+        return Crop.around(newest.camera, 0.5 * (low + high), max(side, 8.0), self.settings.fit.crop_size)
+
+    def _observe(self, seen: Seen, crop: Crop) -> Observation:
+        sampler = crop_map(seen.frame.camera, crop)
+        image = sampler.sample(seen.frame.image, self.settings.camera.response)
+        mask = _person_mask(sampler, seen.measurement)
+        if seen.plate is None:
+            nothing = np.zeros(image.shape[:2], np.float32)
+            return Observation(seen.frame.exposure, crop, image, image, nothing, nothing + np.inf, seen.measurement)
+        background = sampler.sample(seen.plate.image)
+        matte = self.matter.matte(image, background, sampler.sample(seen.plate.sigma), mask)
+        sigma = np.where(sampler.valid, matte.sigma, np.inf).astype(np.float32)
+        return Observation(seen.frame.exposure, crop, image, background, matte.alpha, sigma, seen.measurement)
+
+    def _pipeline_status(self, newest: Seen) -> Status:
+        status = Status.OK
+        if newest.plate is None:
+            status |= Status.NO_BACKGROUND
+        if newest.measurement is None:
+            status |= Status.OCCLUDED
+        return status
+
+    # -- shape ---------------------------------------------------------------------------------------------------
+
+    def _follow_shape(self, measurement: PoseMeasurement | None) -> None:
+        """Rebuild the fitting body when the initialiser's idea of the shape has moved noticeably."""
+        if measurement is None or np.abs(measurement.state.betas - self._betas).max() < 0.1:
+            return
+        self._betas = np.array(measurement.state.betas)
+        self._fit.set_body(self._fit_body(self._betas), self._betas)
+
+    def _fit_body(self, betas: np.ndarray) -> FitBody:
+        rest = self.body.rest_vertices(betas)
+        return FitBody.of(rest, self.body.rest_joints(betas), self.body.weights, self.body.parents, self.body.faces,
+                          self.settings.fit.inflation)
+
+
+def lost(exposure: Exposure) -> MotionEstimate:
+    """The answer when there is nobody: NaN everywhere, status LOST."""
+    nothing = np.full(3, np.nan)
+    reference = BodyState(nothing, np.full((23, 3), np.nan), np.full(10, np.nan), nothing)
+    return MotionEstimate(exposure.open, exposure.close, (exposure,), reference, np.full((25, 2, 3), np.nan),
+                          np.zeros(0, np.int64), None, Status.LOST, 0.0, 0.0)
+
+
+def _box_rays(camera: Camera, box: np.ndarray) -> np.ndarray:
+    corners = np.array([[box[0], box[1]], [box[2], box[1]], [box[0], box[3]], [box[2], box[3]]])
+    return camera.undistort(corners)
+
+
+def _person_mask(sampler, measurement: PoseMeasurement | None) -> np.ndarray | None:
+    if measurement is None or measurement.landmarks is None or measurement.landmarks.mask is None:
+        return None
+    return sampler.sample_affine(measurement.landmarks.mask, measurement.landmarks.mask_to_image)
+
+
+class _Stopwatch:
+    """Wall time of each stage of the current frame, in ms."""
+
+    def __init__(self, into: dict[str, float]):
+        self._into, self._last = into, time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._into[stage] = (now - self._last) * 1e3
+        self._last = now
