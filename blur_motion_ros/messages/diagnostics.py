@@ -103,7 +103,8 @@ def estimate_values(estimate: MotionEstimate, trajectory: JointTrajectory | None
     In-plane and depth uncertainty are reported apart: one camera barely sees depth.
     """
     values: dict[str, Any] = {"status": flag_names(estimate.status), "status_bits": int(estimate.status),
-                              "blur_rate": estimate.blur_rate, "image_rms_sigmas": estimate.rms}
+                              "blur_rate": estimate.blur_rate, "image_rms_sigmas": estimate.rms,
+                              "betas": " ".join(f"{b:.4g}" for b in estimate.reference.betas)}
     if trajectory is None:
         return values
     p = np.sqrt(np.maximum(np.diagonal(trajectory.position_covariance[index], axis1=-2, axis2=-1), 0))

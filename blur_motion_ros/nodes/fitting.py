@@ -16,6 +16,7 @@ from sensor_msgs.msg import CameraInfo, Image, TimeReference
 from std_srvs.srv import Trigger
 
 from blur_motion_ros.config import Settings
+from blur_motion_ros.data.sequence import read_image
 from blur_motion_ros.messages import diagnostics
 from blur_motion_ros.messages.image import to_rgb
 from blur_motion_ros.nodes.base import BaseNode, quality
@@ -143,12 +144,3 @@ class FitNode(BaseNode):
             return "fit", diagnostics.WARN, text, values
         return "fit", diagnostics.level(status), diagnostics.flag_names(status), values
 
-
-def read_image(path: str) -> Any:
-    """An image file -> [H, W, 3] uint8 RGB. ValueError naming the file."""
-    import cv2
-
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"image file '{path}' cannot be read; give an existing PNG or JPEG")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

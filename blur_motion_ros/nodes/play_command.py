@@ -9,7 +9,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", help="sequence folder or video")
     parser.add_argument("--camera", default="", help="calibration file (needed for a video)")
     parser.add_argument("--background", default="", help="clean plate image")
-    parser.add_argument("--duty", type=float, default=0.9, help="open share of the frame period of a video")
+    parser.add_argument("--exposure", type=float, default=0.0, help="open-shutter time of a video's frames, s")
     parser.add_argument("--rate", type=float, default=1.0, help="speed of playing")
     parser.add_argument("--loop", action="store_true", help="start again at the end")
     parser.add_argument("--reliable", action="store_true", help="reliable instead of best-effort images")
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from blur_motion_ros.nodes import entry, specs
 
-    parameters = {"input": args.input, "camera": args.camera, "background": args.background, "duty": args.duty,
+    parameters = {"input": args.input, "camera": args.camera, "background": args.background, "exposure": args.exposure,
                   "rate": args.rate, "loop": str(args.loop).lower(),
                   "reliability": "reliable" if args.reliable else "best_effort"}
     words = ["--ros-args"]

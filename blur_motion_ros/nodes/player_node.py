@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
@@ -17,13 +18,13 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image, TimeReference
 
 from blur_motion_ros import settings as setting_tools
+from blur_motion_ros.data import sequence
 from blur_motion_ros.messages import stamps
 from blur_motion_ros.messages.camera_info import fill_camera_info
 from blur_motion_ros.messages.diagnostics import Problems
 from blur_motion_ros.messages.image import fill_image
 from blur_motion_ros.nodes import specs
 from blur_motion_ros.nodes.base import descriptor, quality
-from blur_motion_ros.nodes.playback import open_recording
 from blur_motion_ros.settings import setting
 from blur_motion_ros.types import Exposure
 
@@ -36,7 +37,8 @@ class PlayerSettings:
     camera: str = setting("", "calibration file (needed for a video)")
     background: str = setting("", "clean plate to publish on `background`; empty: the folder's background.png")
     publish_background: bool = setting(True, "publish the clean plate once, latched")
-    duty: float = setting(0.9, "open share of the frame period of a video", low=0.01, high=1.0)
+    exposure: float = setting(0.0, "time the shutter is open in each frame of a video; 0: 0.9 of the period", unit="s",
+                              low=0.0, high=1.0)
     rate: float = setting(1.0, "speed of playing; stamps follow it", low=0.01, high=100.0)
     loop: bool = setting(False, "start again at the end, with stamps that go on")
     reliability: str = setting("best_effort", "quality of service of the images", choices=("best_effort", "reliable"))
@@ -57,7 +59,7 @@ class PlayerNode(Node):
         s = self.settings
         if not s.input:
             raise ValueError("parameter 'input' is empty; give a sequence folder or a video, e.g. -p input:=FOLDER")
-        self.recording = open_recording(s.input, s.camera, s.background, s.duty)
+        self.recording = sequence.read(s.input, s.camera or None, s.background or None, s.exposure or None)
         self._image = self.create_publisher(Image, "image", quality(s.reliability, 5))
         self._info = self.create_publisher(CameraInfo, "camera_info", quality("reliable", 5))
         self._exposure = self.create_publisher(TimeReference, "exposure", quality("reliable", 50))
@@ -92,8 +94,8 @@ class PlayerNode(Node):
         return not self._stop.wait(self.settings.settle)
 
     def _publish_plate(self) -> None:
-        if self.recording.background is not None and self.settings.publish_background:
-            msg = fill_image(Image(), self.recording.background, "rgb8")
+        if self.recording.plate is not None and self.settings.publish_background:
+            msg = fill_image(Image(), self.recording.plate, "rgb8")
             msg.header.frame_id = self.recording.camera.frame_id
             msg.header.stamp = self.get_clock().now().to_msg()
             self._plate.publish(msg)
@@ -103,14 +105,15 @@ class PlayerNode(Node):
         recording, speed = self.recording, self.settings.rate
         start = time.monotonic() - recording.exposures[0].open / speed
         epoch = self.get_clock().now().nanoseconds - round(recording.exposures[0].open / speed * stamps.NANO)
-        length = recording.exposures[-1].open + recording.period - recording.exposures[0].open
+        opens = [e.open for e in recording.exposures]
+        length = opens[-1] - opens[0] + (float(np.median(np.diff(opens))) if len(opens) > 1 else 1 / 30)
         shift = 0.0
         while rclpy.ok():
-            for image, exposure in zip(recording.images(), recording.exposures, strict=False):
-                shown = Exposure((exposure.open + shift) / speed, (exposure.close + shift) / speed)
+            for frame in recording:
+                shown = Exposure((frame.exposure.open + shift) / speed, (frame.exposure.close + shift) / speed)
                 if self._stop.wait(max(0.0, start + shown.close - time.monotonic())):
                     return
-                self._publish(image, shown, epoch)
+                self._publish(frame.image, shown, epoch)
             shift += length
             if not self.settings.loop:
                 break
