@@ -1,1 +1,5 @@
-"""Soft foreground alpha."""
+"""Soft alpha of the person over a clean plate.
+
+matter.py: the `Matter` interface and `make_matter`.  difference.py: the CPU default.  posterior.py, palette.py: its
+compiled parts.  settings.py: `MattingSettings`.
+"""

@@ -1,0 +1,19 @@
+"""Settings of the matting stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blur_motion_ros.settings import setting
+
+
+@dataclass(frozen=True)
+class MattingSettings:
+    method: str = setting("difference", "difference: background difference (CPU); network: Background-Matting-V2 file",
+                          choices=("difference", "network"))
+    model: str = setting("", "network file (.onnx or TorchScript .pt) for method network")
+    noise: float = setting(0.006, "colour noise, linear light, assumed where the plate does not say",
+                           low=1e-4, high=0.2)
+    colours: int = setting(8, "foreground colours kept for one frame", low=2, high=24)
+    reach: float = setting(0.25, "how far blur may carry the person outside its mask, in square roots of the mask's area", low=0.02, high=2.0)
+    shadows: bool = setting(True, "explain darker pixels of unchanged colour outside the person as shadow")
