@@ -32,7 +32,33 @@ class PersonSettings:
 
 
 @dataclass(frozen=True)
+class RegistrationSettings:
+    """Landmarks to a posed body. Sigmas are one standard deviation of a well visible landmark of a sharp person."""
+
+    stature: float = setting(1.70, "expected body height; the distance from the camera scales with it", unit="m",
+                             low=0.5, high=2.5)
+    stature_sigma: float = setting(0.09, "spread of body heights (0.09: all adults; give a measured height 0.01)",
+                                   unit="m", low=0.001, high=0.5)
+    pixel_sigma: float = setting(0.025, "landmark noise across the image, on the body", unit="m", low=0.001, high=0.2)
+    direction_sigma: float = setting(0.30, "noise of a bone's direction across the image (world landmarks)",
+                                     unit="rad", low=0.01, high=2)
+    depth_sigma: float = setting(0.35, "noise of a bone's direction in depth (world landmarks)", unit="rad", low=0.01,
+                                 high=2)
+    blur_sigma: float = setting(0.3, "extra landmark noise along its motion, as a share of the path in the exposure",
+                                low=0, high=2)
+    outlier: float = setting(3.0, "residual beyond which a landmark or bone loses influence", unit="sigma", low=1,
+                             high=100)
+    iterations: int = setting(6, "largest number of steps from the pose of the frame before", low=1, high=100)
+    cold_iterations: int = setting(20, "largest number of steps without one", low=1, high=200)
+    shape_frames: int = setting(30, "frames over which the body's shape is estimated before it is frozen", low=0,
+                                high=100000)
+    shape_correlation: float = setting(5.0, "frames that tell as much about the shape as one independent frame would",
+                                       low=1, high=1000)
+
+
+@dataclass(frozen=True)
 class InitialiserSettings:
     """Landmarks of one person, registered to the body model."""
 
     person: PersonSettings = field(default_factory=PersonSettings)
+    registration: RegistrationSettings = field(default_factory=RegistrationSettings)

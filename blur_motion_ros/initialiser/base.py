@@ -1,0 +1,22 @@
+"""What the rest of the package knows of an initialiser."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from blur_motion_ros.types import Frame, Plate, PoseMeasurement
+
+
+class Initialiser(Protocol):
+    """Measures the pose of one person, frame by frame, in the order of capture."""
+
+    def measure(self, frame: Frame, plate: Plate | None = None) -> PoseMeasurement | None:
+        """The pose at mid-exposure as a Gaussian, or None when nobody is found.
+
+        plate: clean background under the light of this frame; it makes blurred limbs visible (optional).
+        """
+        ...
+
+    def reset(self) -> None:
+        """Forget the person: whom, where, and their shape."""
+        ...

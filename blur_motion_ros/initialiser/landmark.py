@@ -1,0 +1,130 @@
+"""The initialiser that needs no training of ours: BlazePose landmarks registered to the body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from blur_motion_ros.fit.priors import PosePrior
+from blur_motion_ros.initialiser.blazepose import BlazePose
+from blur_motion_ros.initialiser.evidence import Evidence, evidence
+from blur_motion_ros.initialiser.kinematics import LandmarkBody
+from blur_motion_ros.initialiser.person import PersonTracker
+from blur_motion_ros.initialiser.pose_prior import DiagonalPrior
+from blur_motion_ros.initialiser.registration import (
+    Pose,
+    Problem,
+    Registration,
+    ShapePrior,
+    cold_start,
+    covariance,
+    register,
+    shape_information,
+    with_shape,
+)
+from blur_motion_ros.initialiser.settings import InitialiserSettings, RegistrationSettings
+from blur_motion_ros.initialiser.sides import SideKeeper
+from blur_motion_ros.types import Exposure, Frame, Landmarks, Plate, PoseMeasurement
+
+
+class LandmarkInitialiser:
+    """Person -> 33 landmarks -> pose, shape and place of the body, with covariance. See `base.Initialiser`."""
+
+    def __init__(self, body: LandmarkBody, settings: InitialiserSettings | None = None,
+                 networks: BlazePose | None = None, prior: PosePrior | None = None):
+        self.settings = settings or InitialiserSettings()
+        networks = networks or BlazePose.pretrained(self.settings.person.threads)
+        self.tracker = PersonTracker(networks, self.settings.person)
+        self.register = Registrar(body, self.settings.registration, prior)
+        self._sides = SideKeeper()
+
+    def reset(self) -> None:
+        """Forget the person."""
+        self.tracker.reset()
+        self.register.reset()
+        self._sides.reset()
+
+    def measure(self, frame: Frame, plate: Plate | None = None) -> PoseMeasurement | None:
+        """See `base.Initialiser.measure`."""
+        seen = self.tracker.track(frame.image, plate)
+        if seen is None:
+            self._sides.reset()
+            self.register.forget_pose()
+            return None
+        return self.register(self._sides.correct(seen), frame)
+
+
+@dataclass(frozen=True)
+class _Last:
+    """The frame before: exposure, rays [33, 2], pose."""
+
+    exposure: Exposure
+    rays: np.ndarray
+    pose: Pose
+
+
+class Registrar:
+    """Landmarks of consecutive frames of one person -> PoseMeasurement; learns the person's shape on the way."""
+
+    def __init__(self, body: LandmarkBody, settings: RegistrationSettings | None = None,
+                 prior: PosePrior | None = None):
+        self.body, self.settings = body, settings or RegistrationSettings()
+        self.prior = prior or DiagonalPrior.default()
+        self._mean_pose = DiagonalPrior.default().mean
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget pose and shape."""
+        self._shape = ShapePrior(np.zeros(10), np.eye(10))
+        self._frames = 0
+        self.forget_pose()
+
+    def forget_pose(self) -> None:
+        """The next frame does not continue the last one."""
+        self._last: _Last | None = None
+
+    @property
+    def betas(self) -> np.ndarray:
+        """[10] shape as estimated so far."""
+        return self._shape.mean
+
+    def __call__(self, landmarks: Landmarks, frame: Frame) -> PoseMeasurement:
+        """Register one frame."""
+        rays = frame.camera.undistort(landmarks.image)
+        seen = evidence(landmarks, frame.camera, self.settings, self._path(rays, frame.exposure))
+        found = self._solve(seen)
+        self._learn_shape(found)
+        self._last = _Last(frame.exposure, rays, found.pose)
+        miss = frame.camera.project(found.posed.points) - landmarks.image
+        return PoseMeasurement(frame.exposure.middle, found.pose.state, covariance(found.normal), landmarks,
+                               float(np.sqrt((miss[_LIMB_POINTS]**2).sum(1).mean())))
+
+    def _solve(self, seen: Evidence) -> Registration:
+        """The better of the solutions reached from the directions alone and from the frame before."""
+        s = self.settings
+        start = cold_start(self.body, seen, self._mean_pose, self.betas)
+        problem = Problem(self.body, seen, self.prior, self._shape, start.transl[2], s.outlier)
+        tries = [register(problem, start, s.cold_iterations if self._last is None else s.iterations)]
+        if self._last is not None:
+            tries.append(register(problem, with_shape(self._last.pose, self.betas), s.iterations))
+        return min(tries, key=lambda r: r.cost)
+
+    def _path(self, rays: np.ndarray, exposure: Exposure) -> np.ndarray | None:
+        """[33, 2] m across the image during the exposure, from the step since the frame before."""
+        if self._last is None or exposure.middle <= self._last.exposure.middle:
+            return None
+        share = exposure.duration / (exposure.middle - self._last.exposure.middle)
+        return (rays - self._last.rays) * share * self._last.pose.transl[2]
+
+    def _learn_shape(self, found: Registration) -> None:
+        """Add what this frame says of the shape; frames resemble each other, so each counts only in part."""
+        s = self.settings
+        if self._frames >= s.shape_frames:
+            return
+        self._frames += 1
+        precision = self._shape.precision + shape_information(found.data, found.normal) / s.shape_correlation
+        self._shape = ShapePrior(found.pose.betas, precision)
+
+
+_LIMB_POINTS = [i for i in range(11, 33) if i not in range(17, 23)]
