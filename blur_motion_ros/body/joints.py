@@ -77,8 +77,8 @@ LANDMARKS = BLAZEPOSE33 + EXTRA_LANDMARKS
 # The SMPL joint that each landmark is fixed to (skin landmarks ride on it rigidly; limb landmarks are the joint).
 _LANDMARK_JOINTS = {
     "nose": "head", "eye_inner": "head", "eye": "head", "eye_outer": "head", "ear": "head", "mouth": "head",
-    "head_top": "head", "jaw": "head", "shoulder": "shoulder", "elbow": "elbow", "wrist": "wrist", "pinky": "hand",
-    "index": "hand", "thumb": "hand", "middle_tip": "hand", "hip": "hip", "knee": "knee", "ankle": "ankle",
+    "head_top": "head", "jaw": "head", "shoulder": "shoulder", "elbow": "elbow", "wrist": "wrist", "pinky": "wrist",
+    "index": "wrist", "thumb": "wrist", "middle_tip": "hand", "hip": "hip", "knee": "knee", "ankle": "ankle",
     "heel": "ankle", "foot_index": "foot", "big_toe": "foot", "small_toe": "foot",
 }
 
