@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from blur_motion_ros import settings as _settings
+from blur_motion_ros.body.settings import BodySettings
 from blur_motion_ros.camera.settings import CameraSettings
 from blur_motion_ros.fit.settings import FitSettings
 from blur_motion_ros.initialiser.settings import InitialiserSettings
@@ -45,6 +46,7 @@ except ModuleNotFoundError:
 class Settings:
     """The whole tree; names are dotted (`fit.iterations`), the same in YAML, ROS and on the command line."""
 
+    body: BodySettings = field(default_factory=BodySettings)
     camera: CameraSettings = field(default_factory=CameraSettings)
     background: BackgroundSettings = field(default_factory=BackgroundSettings)
     matting: MattingSettings = field(default_factory=MattingSettings)
