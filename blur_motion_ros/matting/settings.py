@@ -15,5 +15,6 @@ class MattingSettings:
     noise: float = setting(0.006, "colour noise, linear light, assumed where the plate does not say",
                            low=1e-4, high=0.2)
     colours: int = setting(8, "foreground colours kept for one frame", low=2, high=24)
-    reach: float = setting(0.25, "how far blur may carry the person outside its mask, in square roots of the mask's area", low=0.02, high=2.0)
+    reach: float = setting(0.25, "how far blur may carry the person out of the mask, in square roots of its area",
+                           low=0.02, high=2.0)
     shadows: bool = setting(True, "explain darker pixels of unchanged colour outside the person as shadow")

@@ -1,0 +1,157 @@
+"""Brightness drift between the plate and a frame: frame = gain * plate + offset, per colour, smooth over the image.
+
+Auto exposure and white balance change the gain; stray light and tone mapping act like an offset. Both are fitted
+robustly on a grid of samples outside the person, first for the whole image, then as small deviations per cell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numba import njit
+
+CELLS = (6, 8)  # rows, columns
+_ROUNDS = 4
+_CUT = 3.0  # residuals beyond this many noise sd (of the fit's own scale) hardly count
+_OFFSET_SD = 0.05  # prior of the global offset, linear light
+_CELL_GAIN_SD, _CELL_OFFSET_SD = 0.15, 0.02  # prior of a cell's deviation from the global fit
+_CELL_SAMPLES = 40.0  # a cell's samples are not independent: they count as at most this many
+
+
+@dataclass(frozen=True)
+class Drift:
+    """gain, offset: [6, 8, 3] per cell, or [1, 1, 3] when the same everywhere. scale: [6, 8] residual / expected noise.
+
+    explained: share of the samples that the plate explains.  samples: how many there were.
+    """
+
+    gain: np.ndarray
+    offset: np.ndarray
+    scale: np.ndarray
+    explained: float
+    samples: int
+
+    @staticmethod
+    def none() -> Drift:
+        one, zero = np.ones((1, 1, 3), np.float32), np.zeros((1, 1, 3), np.float32)
+        return Drift(one, zero, np.ones(CELLS, np.float32), 1.0, 0)
+
+    def over(self, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+        """gain, offset: [H, W, 3], or [1, 1, 3] when uniform."""
+        if self.gain.shape[0] == 1:
+            return self.gain, self.offset
+        return spread(self.gain, width, height), spread(self.offset, width, height)
+
+
+def spread(cells: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Cell values [6, 8(, C)] -> smooth image [height, width(, C)]."""
+    return cv2.resize(cells, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def fit_drift(frame: np.ndarray, plate: np.ndarray, sigma: np.ndarray, cell: np.ndarray, local: bool) -> Drift:
+    """Drift from samples: frame, plate [N, 3] linear light (not saturated), sigma [N] noise, cell [N] index into 6 x 8.
+
+    With fewer than 50 samples nothing can be said: the drift is none.
+    """
+    if len(frame) < 50:
+        return Drift.none()
+    ratio = np.median(frame / np.maximum(plate, 1e-3), axis=0)
+    gain, offset, weight, level = _fit_global(frame, plate, sigma, ratio.astype(np.float64))
+    cells = (CELLS[0] * CELLS[1])
+    gains, offsets = np.tile(gain, (cells, 1)), np.tile(offset, (cells, 1))
+    if local:
+        _fit_cells(frame, plate, sigma * level, cell, weight, gains, offsets)
+    scale, explained = _residual_scale(frame, plate, sigma, cell, gains, offsets)
+    shape = CELLS + (3,) if local else (1, 1, 3)
+    pick = slice(None) if local else slice(1)
+    return Drift(gains[pick].reshape(shape).astype(np.float32), offsets[pick].reshape(shape).astype(np.float32),
+                 np.sqrt(scale).reshape(CELLS).astype(np.float32), float(explained), len(frame))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fit_global(frame, plate, sigma, ratio):
+    """Robust gain, offset [3]; weight [N] of the samples; level: their residual in units of sigma."""
+    n = frame.shape[0]
+    gain, offset = ratio.copy(), np.zeros(3)
+    misfit, weight = np.empty(n), np.empty(n)
+    level = 1.0
+    for _ in range(_ROUNDS):
+        for i in range(n):
+            r = 0.0
+            for c in range(3):
+                r += (frame[i, c] - gain[c] * plate[i, c] - offset[c]) ** 2
+            misfit[i] = r / (3.0 * sigma[i] ** 2)
+        level = max(np.sqrt(np.median(misfit) / 0.79), 1.0)
+        for i in range(n):
+            weight[i] = 1.0 / (1.0 + misfit[i] / (level * _CUT) ** 2) ** 2
+        for c in range(3):
+            s0, s1, s2, t0, t1 = (level / _OFFSET_SD) ** 2, 0.0, 1e-9, 0.0, 0.0
+            for i in range(n):
+                w, b, f = weight[i] / sigma[i] ** 2, plate[i, c], frame[i, c]
+                s0 += w
+                s1 += w * b
+                s2 += w * b * b
+                t0 += w * f
+                t1 += w * f * b
+            determinant = s0 * s2 - s1 * s1
+            if determinant > 1e-9 * s0 * s2:
+                gain[c] = (s0 * t1 - s1 * t0) / determinant
+                offset[c] = (s2 * t0 - s1 * t1) / determinant
+    return gain, offset, weight, level
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fit_cells(frame, plate, sigma, cell, weight, gains, offsets):
+    """Add to gains, offsets [cells, 3] what each cell and its neighbours ask for, shrunk towards the global fit."""
+    rows, columns = CELLS
+    cells = rows * columns
+    sums = np.zeros((cells, 3, 6))
+    for i in range(frame.shape[0]):
+        k = cell[i]
+        for c in range(3):
+            b = plate[i, c]
+            e = frame[i, c] - gains[k, c] * b - offsets[k, c]
+            w = weight[i] / sigma[i] ** 2
+            s = sums[k, c]
+            s[0] += w
+            s[1] += w * b
+            s[2] += w * b * b
+            s[3] += w * e
+            s[4] += w * e * b
+            s[5] += 1.0
+    for k in range(cells):
+        y, x = k // columns, k % columns
+        for c in range(3):
+            s = np.zeros(6)
+            for j in range(cells):
+                d2 = (j // columns - y) ** 2 + (j % columns - x) ** 2
+                if d2 <= 2:
+                    s += sums[j, c] * (1.0 if d2 == 0 else 0.35)
+            if s[5] < 5.0:
+                continue
+            s *= min(1.0, _CELL_SAMPLES / s[5])
+            a, b, d = s[2] + 1.0 / _CELL_GAIN_SD**2, s[1], s[0] + 1.0 / _CELL_OFFSET_SD**2
+            determinant = a * d - b * b
+            gains[k, c] += (d * s[4] - b * s[3]) / determinant
+            offsets[k, c] += (a * s[3] - b * s[4]) / determinant
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _residual_scale(frame, plate, sigma, cell, gains, offsets):
+    """Mean squared residual / noise of each cell [cells] (outliers clipped, at least 1), share within 3 sd."""
+    cells = CELLS[0] * CELLS[1]
+    total, count = np.zeros(cells), np.zeros(cells)
+    good = 0
+    for i in range(frame.shape[0]):
+        k, r = cell[i], 0.0
+        for c in range(3):
+            r += (frame[i, c] - gains[k, c] * plate[i, c] - offsets[k, c]) ** 2
+        r /= 3.0 * sigma[i] ** 2
+        good += r < 9.0
+        total[k] += min(r, 25.0)
+        count[k] += 1.0
+    for k in range(cells):
+        total[k] = max(total[k] / count[k], 1.0) if count[k] > 3.0 else 1.0
+    return total, good / max(frame.shape[0], 1)
