@@ -54,7 +54,7 @@ class MixturePrior:
     freedom: float = np.inf
     low: np.ndarray | None = None
     high: np.ndarray | None = None
-    limit_sigma: float = 0.15
+    limit_sigma: float = 0.1
 
     def __post_init__(self) -> None:
         k = len(self.means)
@@ -172,14 +172,17 @@ class MotionStatistics:
     """How joints move over short windows, measured on motion capture.
 
     windows [W] s.  slope, bend [W, 25, 3]: standard deviations of the Legendre coefficients c_1 and c_2 of a degree-2
-    fit (row 0 = pelvis translation in m, rows 1.. = joints in rad, right tangent), robust (from the 84th percentile).
-    slope_freedom, bend_freedom [W, 25]: degrees of freedom of the Student-t that fits their tails.
+    fit (row 0 = pelvis translation in m in the pelvis' axes, rows 1.. = joints in rad, right tangent).
+    slope_scale, bend_scale [W, 25, 3] and slope_freedom, bend_freedom [W, 25]: the Student-t that fits them (bodies
+    are still most of the time and fast now and then: tails are heavy).
     slope_precision, bend_precision [W, 75, 75]: inverse covariances over all rows together.
     """
 
     windows: np.ndarray
     slope: np.ndarray
     bend: np.ndarray
+    slope_scale: np.ndarray
+    bend_scale: np.ndarray
     slope_freedom: np.ndarray
     bend_freedom: np.ndarray
     slope_precision: np.ndarray
@@ -213,9 +216,7 @@ def _interpolate(x: float, grid: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def load_pose_prior(path: str | Path | None = None) -> PosePrior:
     """The free prior (None), our npz, SMPLify's `gmm_08.pkl`, or a VPoser checkpoint (`.pt`, `.ckpt`, `.pth`)."""
-    path = Path(path) if path else ASSET
-    if not path.is_file():
-        raise PriorError(f"pose prior {path} does not exist; train it with `blur-motion train pose-prior`")
+    path = _existing(path)
     if path.suffix in (".pt", ".ckpt", ".pth"):
         from blur_motion_ros.fit.vposer import load_vposer
         return load_vposer(path)
@@ -226,14 +227,14 @@ def load_pose_prior(path: str | Path | None = None) -> PosePrior:
 
 def load_motion_statistics(path: str | Path | None = None) -> MotionStatistics:
     """The short-motion statistics stored beside the free pose prior."""
-    with _open(Path(path) if path else ASSET) as data:
+    with np.load(_existing(path), allow_pickle=False) as data:
         names = [f for f in MotionStatistics.__dataclass_fields__]
         _require(data, ["motion_" + n for n in names], path)
         return MotionStatistics(*(data["motion_" + n].astype(np.float64) for n in names))
 
 
 def _own_mixture(path: Path) -> MixturePrior:
-    with _open(path) as data:
+    with np.load(path, allow_pickle=False) as data:
         _require(data, ["means", "covariances", "weights", "freedom", "low", "high"], path)
         return MixturePrior.from_covariances(
             data["means"], _unpack(data["covariances"]), data["weights"], float(data["freedom"]),
@@ -261,10 +262,11 @@ def _smplify_mixture(path: Path) -> MixturePrior:
     return MixturePrior.from_covariances(np.asarray(data["means"]), np.asarray(data["covars"]), data["weights"])
 
 
-def _open(path: Path) -> np.lib.npyio.NpzFile:
+def _existing(path: str | Path | None) -> Path:
+    path = Path(path) if path else ASSET
     if not path.is_file():
         raise PriorError(f"pose prior {path} does not exist; train it with `blur-motion train pose-prior`")
-    return np.load(path, allow_pickle=False)
+    return path
 
 
 def _require(data: object, names: list[str], path: object) -> None:
