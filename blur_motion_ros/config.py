@@ -11,35 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from blur_motion_ros import settings as _settings
+from blur_motion_ros.background.settings import BackgroundSettings
 from blur_motion_ros.body.settings import BodySettings
 from blur_motion_ros.camera.settings import CameraSettings
 from blur_motion_ros.fit.settings import FitSettings
 from blur_motion_ros.initialiser.settings import InitialiserSettings
+from blur_motion_ros.matting.settings import MattingSettings
 from blur_motion_ros.nodes.settings import RosSettings
 from blur_motion_ros.settings import Leaf, SettingError
-
-try:
-    from blur_motion_ros.background.settings import BackgroundSettings
-except ModuleNotFoundError:
-    @dataclass(frozen=True)
-    class BackgroundSettings:
-        """No settings yet."""
-
-
-try:
-    from blur_motion_ros.matting.settings import MattingSettings
-except ModuleNotFoundError:
-    @dataclass(frozen=True)
-    class MattingSettings:
-        """No settings yet."""
-
-
-try:
-    from blur_motion_ros.trajectory.settings import TrajectorySettings
-except ModuleNotFoundError:
-    @dataclass(frozen=True)
-    class TrajectorySettings:
-        """No settings yet."""
+from blur_motion_ros.trajectory.settings import TrajectorySettings
 
 
 @dataclass(frozen=True)
@@ -50,6 +30,7 @@ class Settings:
     camera: CameraSettings = field(default_factory=CameraSettings)
     background: BackgroundSettings = field(default_factory=BackgroundSettings)
     matting: MattingSettings = field(default_factory=MattingSettings)
+    body: BodySettings = field(default_factory=BodySettings)
     initialiser: InitialiserSettings = field(default_factory=InitialiserSettings)
     fit: FitSettings = field(default_factory=FitSettings)
     trajectory: TrajectorySettings = field(default_factory=TrajectorySettings)

@@ -11,10 +11,10 @@ from blur_motion_ros.types import Frame, JointTrajectory, MotionEstimate
 
 
 class Engine(Protocol):
-    """What the nodes need of the pipeline."""
+    """What the nodes need of the pipeline.  faces: [F, 3] of `mesh`.  timings: stage -> ms of the last frame."""
 
-    faces: np.ndarray  # [F, 3]
-    timings: dict[str, float]  # stage -> ms of the last frame
+    faces: np.ndarray
+    timings: dict[str, float]
 
     def process(self, frame: Frame) -> MotionEstimate: ...
 
@@ -26,8 +26,6 @@ class Engine(Protocol):
 
     def set_background(self, image: np.ndarray) -> None: ...
 
-    def capture_background(self, frames: int) -> None: ...
-
 
 class PipelineEngine:
     """`pipeline.Pipeline` as an `Engine`."""
@@ -36,11 +34,13 @@ class PipelineEngine:
         from blur_motion_ros.pipeline import Pipeline
 
         self._pipeline = Pipeline(settings)
-        self._lod = settings.ros.mesh_lod
+        self._surface = Surface(settings.body.path, settings.ros.mesh_lod)
+        if settings.ros.warm_up:
+            getattr(self._pipeline, "warm_up", lambda: None)()
 
     @property
     def faces(self) -> np.ndarray:
-        return self._pipeline.faces
+        return self._surface.faces
 
     @property
     def timings(self) -> dict[str, float]:
@@ -50,10 +50,14 @@ class PipelineEngine:
         return self._pipeline.process(frame)
 
     def sample(self, estimate: MotionEstimate, times: np.ndarray) -> JointTrajectory:
-        return self._pipeline.sample(estimate, times)
+        from blur_motion_ros.trajectory import sample
+
+        return sample(estimate, self._pipeline.skeleton, times)
 
     def mesh(self, estimate: MotionEstimate, time: float) -> np.ndarray:
-        return self._pipeline.mesh(estimate, time, self._lod)
+        """[V, 3] float32 m of the display body at `time`."""
+        joints = self.sample(estimate, np.array([time]))
+        return self._surface.posed(estimate.reference.betas, joints.positions[0], joints.rotations[0])
 
     def reset(self) -> None:
         self._pipeline.reset()
@@ -61,5 +65,23 @@ class PipelineEngine:
     def set_background(self, image: np.ndarray) -> None:
         self._pipeline.set_background(image)
 
-    def capture_background(self, frames: int) -> None:
-        self._pipeline.capture_background(frames)
+
+class Surface:
+    """The body's skin at a level of detail, posed by joint transforms as the messages carry them."""
+
+    def __init__(self, path: str = "", lod: str = "display") -> None:
+        from blur_motion_ros.body import load_body
+
+        self._body = load_body(path or None, lod=lod)
+        self._betas: np.ndarray | None = None
+        self.faces = self._body.faces
+
+    def posed(self, betas: np.ndarray, positions: np.ndarray, rotations: np.ndarray) -> np.ndarray:
+        """Vertices [V, 3] float32 m of shape `betas` [10], joints at `positions` [24, 3], `rotations` [24, 3, 3]."""
+        if self._betas is None or not np.array_equal(betas, self._betas):
+            self._betas = np.array(betas)
+            self._rest = self._body.rest_vertices(betas)
+            self._joints = self._body.rest_joints(betas)
+        offset = positions - np.einsum("jab,jb->ja", rotations, self._joints)
+        moved = self._body.weights @ np.concatenate([rotations.reshape(24, 9), offset], 1)
+        return (np.einsum("vab,vb->va", moved[:, :9].reshape(-1, 3, 3), self._rest) + moved[:, 9:]).astype(np.float32)

@@ -16,10 +16,10 @@ from sensor_msgs.msg import CameraInfo, Image, TimeReference
 from std_srvs.srv import Trigger
 
 from blur_motion_ros.config import Settings
-from blur_motion_ros.data.sequence import read_image
 from blur_motion_ros.messages import diagnostics
 from blur_motion_ros.messages.image import to_rgb
 from blur_motion_ros.nodes.base import BaseNode, quality
+from blur_motion_ros.nodes.capture import PlateCapture
 from blur_motion_ros.nodes.engine import Engine, PipelineEngine
 from blur_motion_ros.nodes.intake import Intake
 from blur_motion_ros.nodes.publisher import EstimatePublisher
@@ -32,11 +32,12 @@ class FitNode(BaseNode):
     def __init__(self, name: str, make_engine: Callable[[Settings], Engine] = PipelineEngine, **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
         self.intake = Intake(self.settings, self.problem)
-        self.output = EstimatePublisher(self, self.settings.ros)
+        self.output = EstimatePublisher(self, self.settings)
         self.worker = FitWorker(lambda: self._prepared(make_engine), self.intake, self.output.publish, self.problem)
         self._subscribe()
         self.create_service(Trigger, "~/reset", self._on_reset)
-        self.create_service(Trigger, "~/capture_background", self._on_capture)
+        self._capture = PlateCapture(self, self.settings, self._use_plate)
+        self.worker.watch = self._capture.offer
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(self.settings.ros.diagnostics_period, self._publish_diagnostics)
         self._started = self._last_image = time.monotonic()
@@ -48,13 +49,10 @@ class FitNode(BaseNode):
             self.get_logger().warning("the fit is still busy; leaving it behind")
 
     def settings_changed(self) -> None:
-        self.output.settings = self.settings.ros
+        self.output.configure(self.settings)
 
     def _prepared(self, make_engine: Callable[[Settings], Engine]) -> Engine:
         engine = make_engine(self.settings)
-        path = self.settings.ros.background_image
-        if path:
-            engine.set_background(read_image(path))
         self.get_logger().info("ready: waiting for images")
         return engine
 
@@ -78,6 +76,9 @@ class FitNode(BaseNode):
         except ValueError as error:
             self.problem("background", f"background: {error}; the old clean plate stays")
             return
+        self._use_plate(image)
+
+    def _use_plate(self, image: Any) -> None:
         self.worker.request(lambda engine: engine.set_background(image))
 
     def _on_incompatible(self, event: Any) -> None:
@@ -90,17 +91,8 @@ class FitNode(BaseNode):
         response.success, response.message = True, "tracking starts anew with the next image"
         return response
 
-    def _on_capture(self, _: Any, response: Any) -> Any:
-        frames = self.settings.ros.background_frames
-        if not self.worker.ready.is_set():
-            response.success, response.message = False, self.worker.error or "the pipeline is still starting"
-            return response
-        self.worker.request(lambda engine: engine.capture_background(frames))
-        response.success = True
-        response.message = f"the clean plate is made of the next {frames} images: nobody should be in view"
-        return response
-
     def _publish_diagnostics(self) -> None:
+        self._capture.tick()
         msg = DiagnosticArray()
         msg.header.stamp = self.get_clock().now().to_msg()
         msg.status = [diagnostics.fill_status(DiagnosticStatus(), f"{self.get_name()}: {name}", level, text, values,
@@ -112,7 +104,7 @@ class FitNode(BaseNode):
         age = time.monotonic() - self._last_image
         recent = self.problems.recent()
         values = {"input_rate_hz": self.worker.input_rate.value(), "image_age_s": age,
-                  "images": self.worker.input_rate.total, "images_superseded": self.worker.mailbox.replaced,
+                  "images": self.worker.input_rate.total, "images_superseded": self.worker.mailbox.dropped,
                   "camera_info": "yes" if self.intake.camera else "missing", "qos_mismatches": self._qos_mismatch,
                   "camera_clock": "node clock" if self.output.clocks_agree else "differs from the node clock"}
         values |= {f"problems_{kind}": count for kind, count in self.problems.counts().items()}

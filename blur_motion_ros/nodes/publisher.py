@@ -18,6 +18,7 @@ from trajectory_msgs.msg import MultiDOFJointTrajectory, MultiDOFJointTrajectory
 from visualization_msgs.msg import Marker, MarkerArray
 
 from blur_motion_ros.body import joints
+from blur_motion_ros.config import Settings
 from blur_motion_ros.messages import diagnostics, markers, stamps
 from blur_motion_ros.messages.cloud import fill_cloud
 from blur_motion_ros.messages.diagnostics import Window
@@ -25,7 +26,6 @@ from blur_motion_ros.messages.trajectory import fill_poses, fill_states, fill_tr
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.nodes.base import quality
 from blur_motion_ros.nodes.engine import Engine
-from blur_motion_ros.nodes.settings import RosSettings
 from blur_motion_ros.nodes.worker import Result
 from blur_motion_ros.types import JointTrajectory, Status
 
@@ -37,12 +37,13 @@ _CLOCKS_AGREE_S = 2.0  # a camera clock farther off than this is not the node's 
 class EstimatePublisher:
     """Publishes everything about one body.  `publish` runs in the worker's thread; rclpy publishers allow that."""
 
-    def __init__(self, node: Node, settings: RosSettings) -> None:
-        self.settings = settings
+    def __init__(self, node: Node, settings: Settings) -> None:
+        self.configure(settings)
         self._node = node
-        if not _ID.fullmatch(settings.body_id):
-            raise ValueError(f"ros.body_id is '{settings.body_id}'; use letters, digits and _, a letter first, e.g. b0")
-        base = f"humans/bodies/{settings.body_id}/"
+        body = self.settings.body_id
+        if not _ID.fullmatch(body):
+            raise ValueError(f"ros.body_id is '{body}'; use letters, digits and _, a letter first, e.g. b0")
+        base = f"humans/bodies/{body}/"
         self._trajectory = self._publisher(MultiDOFJointTrajectory, base + "trajectory", 10)
         self._states = self._publisher(PointCloud2, base + "joint_states_3d", 10)
         self._poses = self._publisher(PoseArray, base + "poses", 10)
@@ -50,12 +51,16 @@ class EstimatePublisher:
         self._skeleton = self._publisher(MarkerArray, base + "skeleton", 2)
         self._mesh = self._publisher(MarkerArray, base + "mesh", 2)
         self._cloud = self._publisher(PointCloud2, base + "cloud", 2)
-        self._tf = self._transform_publisher() if settings.publish_tf else None
+        self._tf = self._transform_publisher() if self.settings.publish_tf else None
         self._mesh_marker: markers.MeshMarker | None = None
         self.latency_arrival_ms, self.latency_stamp_ms = Window(), Window()
         self.clocks_agree = True
         self.last_status: Status | None = None
         self.last_values: dict[str, Any] = {}
+
+    def configure(self, settings: Settings) -> None:
+        """Take over the values of live parameters."""
+        self.settings, self._sampling = settings.ros, settings.trajectory
 
     def publish(self, engine: Engine, result: Result) -> None:
         """Publish one estimate on every topic that has subscribers."""
@@ -80,9 +85,9 @@ class EstimatePublisher:
 
     def _times(self, result: Result) -> np.ndarray:
         """Instants to sample: `samples` in the exposure, then the extrapolated ones, then now (within the horizon)."""
-        s, e = self.settings, result.frame.exposure
-        ahead = e.close + s.prediction * np.arange(1, s.prediction_samples + 1) / max(1, s.prediction_samples)
-        now = min(max(self.now(result), e.close), e.close + s.prediction)
+        s, e = self._sampling, result.frame.exposure
+        ahead = e.close + s.horizon * np.arange(1, s.horizon_samples + 1) / max(1, s.horizon_samples)
+        now = min(max(self.now(result), e.close), e.close + s.horizon)
         return np.concatenate([np.linspace(e.open, e.close, s.samples), ahead, [now]])
 
     def _publish_trajectory(self, result: Result, trajectory: JointTrajectory | None, frame_id: str) -> None:
@@ -94,7 +99,7 @@ class EstimatePublisher:
                                                  MultiDOFJointTrajectoryPoint, Transform, Twist))
 
     def _publish_people(self, engine: Engine, result: Result, trajectory: JointTrajectory, frame_id: str) -> None:
-        s, closing = self.settings, self.settings.samples - 1
+        s, closing = self.settings, self._closing(trajectory)
         if self._states.get_subscription_count():
             msg = PointCloud2(header=Header(frame_id=frame_id))
             self._states.publish(fill_states(msg, trajectory, closing, result.clock, PointField))
@@ -136,6 +141,13 @@ class EstimatePublisher:
             if publisher.get_subscription_count():
                 publisher.publish(markers.clear_markers(_MARKER_TYPES, header))
 
+    @staticmethod
+    def _closing(trajectory: JointTrajectory | None) -> int:
+        """Index of the instant at which the shutter closes."""
+        if trajectory is None:
+            return 0
+        return int(np.argmin(np.abs(trajectory.times - trajectory.exposure.close)))
+
     def _note(self, result: Result, trajectory: JointTrajectory | None) -> None:
         """Latency, status message and the values for diagnostics."""
         estimate = result.estimate
@@ -144,7 +156,7 @@ class EstimatePublisher:
         stamp = 1e3 * (self.now(result) - result.frame.exposure.close)
         if self.clocks_agree:
             self.latency_stamp_ms.add(stamp)
-        values = diagnostics.estimate_values(estimate, trajectory, self.settings.samples - 1)
+        values = diagnostics.estimate_values(estimate, trajectory, self._closing(trajectory))
         values |= {"latency_since_arrival_ms": arrival, "latency_since_shutter_closed_ms": stamp,
                    "exposure_s": result.frame.exposure.duration, "frame_index": result.frame.index}
         self.last_status, self.last_values = estimate.status, values

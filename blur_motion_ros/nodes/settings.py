@@ -17,15 +17,8 @@ class RosSettings:
                                low=1, high=100)
     calibration: str = setting("", "calibration file used instead of CameraInfo (camera_info .yaml, meta.json, .toml); "
                                "empty: wait for CameraInfo")
-    background_image: str = setting("", "clean plate read at start (any image file); empty: capture or estimate it")
     body_id: str = setting("b0", "identifier of the tracked body in topic and frame names (REP-155; a letter first)")
     output_frame: str = setting("", "frame id written into outputs; empty: the camera's own frame id")
-    samples: int = setting(9, "instants per exposure in the trajectory, first = shutter opens, last = closes",
-                           low=2, high=65, dynamic=True)
-    prediction: float = setting(0.1, "how far past shutter closing the trajectory is extrapolated", unit="s",
-                                low=0.0, high=0.5, dynamic=True)
-    prediction_samples: int = setting(2, "extrapolated instants appended to the trajectory", low=0, high=32,
-                                      dynamic=True)
     publish_skeleton: bool = setting(True, "publish the speed-coloured skeleton markers (only while someone "
                                      "subscribes)", dynamic=True)
     publish_mesh: bool = setting(True, "publish the body mesh marker (only while someone subscribes)", dynamic=True)
@@ -40,6 +33,4 @@ class RosSettings:
                                  high=60.0, dynamic=True)
     camera_info_timeout: float = setting(2.0, "images without a CameraInfo for this long are reported", unit="s",
                                          low=0.1, high=60.0)
-    background_frames: int = setting(30, "frames averaged by the capture_background service", unit="frames", low=1,
-                                     high=600, dynamic=True)
-    warm_up: bool = setting(True, "process one blank frame at start, so that the first real one is not slow")
+    warm_up: bool = setting(True, "compile and load everything before the first image")

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from blur_motion_ros.background.buffer import FrameBuffer
 from blur_motion_ros.messages.diagnostics import Rate, Window
 from blur_motion_ros.messages.stamps import StreamClock
 from blur_motion_ros.nodes.engine import Engine
@@ -26,29 +29,6 @@ class Result:
     arrived: float
 
 
-class LatestMessage:
-    """One-place mailbox: a newer message replaces one that nobody took. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._item: tuple[Any, float] | None = None
-        self.replaced = 0
-
-    def put(self, message: Any) -> None:
-        with self._condition:
-            self.replaced += self._item is not None
-            self._item = (message, time.monotonic())
-            self._condition.notify()
-
-    def take(self, timeout: float) -> tuple[Any, float] | None:
-        """The newest message and when it came (monotonic s), or None after `timeout` s."""
-        with self._condition:
-            if self._item is None:
-                self._condition.wait(timeout)
-            item, self._item = self._item, None
-            return item
-
-
 class FitWorker:
     """Runs `engine` on the newest image in a thread of its own.
 
@@ -58,7 +38,8 @@ class FitWorker:
     def __init__(self, make_engine: Callable[[], Engine], intake: Intake, deliver: Callable[[Engine, Result], None],
                  problem: Callable[[str, str], None]) -> None:
         self._make_engine, self._intake, self._deliver, self._problem = make_engine, intake, deliver, problem
-        self.mailbox = LatestMessage()
+        self.mailbox: FrameBuffer[tuple[Any, float]] = FrameBuffer()
+        self.watch: Callable[[np.ndarray], None] = lambda image: None  # sees every good image
         self.input_rate, self.output_rate, self.fit_ms = Rate(), Rate(), Window()
         self.timings: dict[str, float] = {}
         self.error = ""
@@ -81,7 +62,7 @@ class FitWorker:
     def put(self, message: Any) -> None:
         """Called by the image subscription: keep the newest, nothing else."""
         self.input_rate.tick()
-        self.mailbox.put(message)
+        self.mailbox.put((message, time.monotonic()))
 
     def request(self, action: Callable[[Engine], None]) -> None:
         """Have `action(engine)` run before the next frame."""
@@ -98,7 +79,7 @@ class FitWorker:
         self.ready.set()
         while not self._stop.is_set():
             self._run_requests(engine)
-            item = self.mailbox.take(0.1)
+            item = self.mailbox.get(0.1)
             if item is not None and not self._stop.is_set():
                 self._process(engine, *item)
 
@@ -118,6 +99,7 @@ class FitWorker:
                 return
             if taken.flush:
                 engine.reset()
+            self.watch(taken.frame.image)
             start = time.perf_counter()
             estimate = engine.process(taken.frame)
             self.fit_ms.add(1e3 * (time.perf_counter() - start))

@@ -11,9 +11,10 @@ from blur_motion_ros.settings import setting
 class TrajectorySettings:
     """Sampling of the fitted motion."""
 
-    samples: int = setting(5, "points per exposure of a published or saved trajectory", low=2, high=65)
+    samples: int = setting(5, "points per exposure of a published or saved trajectory", low=2, high=65,
+                           dynamic=True)
     horizon: float = setting(0.1, "how far past the shutter closing a trajectory is predicted", unit="s",
-                             low=0.0, high=1.0)
-    horizon_samples: int = setting(2, "points on the predicted part", low=0, high=33)
+                             low=0.0, high=1.0, dynamic=True)
+    horizon_samples: int = setting(2, "points on the predicted part", low=0, high=33, dynamic=True)
     acceleration_sigma: float = setting(12.0, "unknown joint acceleration that makes a prediction age",
                                         unit="m/s^2", low=0.0, high=200.0)

@@ -1,0 +1,103 @@
+"""`blur-motion demo`: slow-shutter stream of a real person -> live pipeline -> pictures and report."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from blur_motion_ros import config
+
+SHORT_S = 3.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="out/demo", metavar="FOLDER", help="where the results go (default out/demo)")
+    parser.add_argument("--short", action="store_true", help=f"only the first {SHORT_S:g} s of the clip")
+    parser.add_argument("--sequence", metavar="FOLDER", help="play this sequence folder instead of the demo clip")
+    parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], dest="assignments",
+                        help="override one setting of the pipeline; may be repeated")
+
+
+def run(args: argparse.Namespace) -> int:
+    from blur_motion_ros.data.sequence import read_sequence
+    from blur_motion_ros.demo.live import play_live
+    from blur_motion_ros.demo.results import read_run, report, shown_frames
+    from blur_motion_ros.nodes.engine import Surface
+
+    config.load(overrides=config.parse_assignments(args.assignments))  # a wrong setting is told now
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    say = _Progress(start)
+    folder = Path(args.sequence) if args.sequence else _stream(out, args.short, say)
+    sequence = read_sequence(folder)
+    bag = out / "bag"
+    shutil.rmtree(bag, ignore_errors=True)
+    usage = play_live(folder.resolve(), bag.resolve(), out, args.assignments, say)
+    say("drawing")
+    run_ = read_run(bag)
+    if not run_.played:
+        raise RuntimeError("nothing was played; see player.log in the output folder")
+    shown = shown_frames(run_, sequence, Surface())
+    (out / "report.md").write_text(report(run_, usage, shown, sequence, "Live demo"))
+    _pictures(out, sequence, shown)
+    say(f"done: {out}/overlay.mp4, {out}/contact_sheet.png, {out}/report.md, {out}/bag")
+    return 0
+
+
+class _Progress:
+    """Prints a line with the seconds since start."""
+
+    def __init__(self, start: float) -> None:
+        self._start = start
+
+    def __call__(self, text: str) -> None:
+        print(f"[{time.monotonic() - self._start:6.1f} s] {text}", flush=True)
+
+
+def _stream(out: Path, short: bool, say: _Progress) -> Path:
+    """The slow-shutter sequence of the demo clip, made once."""
+    from blur_motion_ros.assets import asset
+    from blur_motion_ros.demo.stream import Shutter, make_sequence
+
+    folder = out / ("sequence_short" if short else "sequence")
+    done = folder / "complete"
+    if not done.is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        make_sequence(asset("demo.mp4"), asset("Calib_demo.toml"), folder, SHORT_S if short else 0.0, Shutter(), say)
+        done.touch()
+    return folder
+
+
+def _pictures(out: Path, sequence, shown: Sequence) -> None:
+    from blur_motion_ros.data.sequence import write_image
+    from blur_motion_ros.evaluation.overlay import View, contact_sheet, write_video
+
+    rate = 1.0 / float(np.median(np.diff([e.open for e in sequence.exposures])))
+    write_video(out / "overlay.mp4", _overlay(sequence, shown, View.whole(sequence.camera)), rate)
+    rows = [(sequence[i].image, sequence.camera, shown[i]) for i in _most_telling(shown)]
+    if rows:
+        write_image(out / "contact_sheet.png", contact_sheet(rows))
+
+
+def _overlay(sequence, shown: Sequence, view, trail: int = 6) -> Iterator[np.ndarray]:
+    """Pictures of every frame; a frame without an estimate shows the last one, and says so."""
+    from blur_motion_ros.evaluation.overlay import Shown, frame_picture
+    from blur_motion_ros.types import Status
+
+    past: list[Shown] = [Shown(None, None, None, None, Status.LOST, 0.0)]
+    for frame, now in zip(sequence, shown, strict=False):
+        past = (past + [now])[-trail:] if now is not None else past
+        yield frame_picture(frame.image, sequence.camera, past, view, "" if now is not None else "(no estimate)")
+
+
+def _most_telling(shown: Sequence, rows: int = 6) -> list[int]:
+    """Indices of the fastest frame in each of `rows` stretches of the recording, in order."""
+    found = [i for i, s in enumerate(shown) if s is not None and s.joints is not None]
+    parts = np.array_split(found, rows)
+    return [int(max(part, key=lambda i: shown[i].speeds.max())) for part in parts if len(part)]

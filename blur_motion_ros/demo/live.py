@@ -1,0 +1,116 @@
+"""Plays a sequence through the live pipeline: player, pipeline and recorder in three processes over DDS."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+START_S = 180.0  # the first start compiles the solver
+STOP_S = 15.0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the pipeline process needed while the recording played."""
+
+    cpu_s: float
+    wall_s: float
+    peak_mb: float
+
+
+def play_live(sequence: Path, bag: Path, log_folder: Path, assignments: list[str], say: Callable[[str], None]) -> Usage:
+    """Play `sequence` in real time through the pipeline, recording to `bag`. RuntimeError when a part fails."""
+    environment = _environment()
+    parameters = [w for a in assignments for w in ("-p", a.replace("=", ":=", 1))]
+    recorder_command = ["blur_motion_ros.demo.recorder", str(bag)]
+    ready = Path(str(bag) + ".ready")
+    with (_process(recorder_command, environment, log_folder / "recorder.log", interrupt=True),
+          _process(["blur_motion_ros.nodes", "pipeline", "--ros-args", *parameters], environment,
+                   log_folder / "pipeline.log", interrupt=True) as pipeline):
+        say("starting the pipeline")
+        _wait(ready.exists, START_S, "the pipeline does not get ready", pipeline, log_folder / "pipeline.log")
+        say("playing in real time")
+        before, start = _cpu_seconds(pipeline.pid), time.monotonic()
+        _play(sequence, environment, log_folder / "player.log")
+        usage = Usage(_cpu_seconds(pipeline.pid) - before, time.monotonic() - start, _peak_mb(pipeline.pid))
+        time.sleep(1.0)  # the last estimates
+    ready.unlink(missing_ok=True)
+    return usage
+
+
+def _play(sequence: Path, environment: dict[str, str], log: Path) -> None:
+    command = ["blur_motion_ros.nodes", "player", "--ros-args", "-p", f"input:={sequence}", "-p", "settle:=2.0"]
+    with _process(command, environment, log) as player:
+        if player.wait() != 0:
+            raise RuntimeError(f"the player failed: {_last_line(log)}")
+
+
+@contextmanager
+def _process(module: list[str], environment: dict[str, str], log: Path, interrupt: bool = False
+             ) -> Iterator[subprocess.Popen]:
+    """Run `python -m module` with its output in `log`; `interrupt`: end it with SIGINT and require exit status 0."""
+    with open(log, "w") as out:
+        process = subprocess.Popen([sys.executable, "-m", *module], env=environment, stdout=out,
+                                   stderr=subprocess.STDOUT)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            try:
+                status = process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                status = process.wait()
+    if interrupt and status != 0:
+        raise RuntimeError(f"{module[0]} ended with status {status}: {_last_line(log)}")
+
+
+def _environment() -> dict[str, str]:
+    """An own DDS domain on this machine only, one thread per numeric library, and the packaged middleware profile."""
+    from blur_motion_ros.nodes import specs
+
+    threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
+    return {**os.environ, **specs.environment(), **threads, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "ROS_DOMAIN_ID": str(random.randint(20, 100)), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def _wait(condition: Callable[[], bool], seconds: float, complaint: str, process: subprocess.Popen, log: Path) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None or time.monotonic() > end or "cannot start" in log.read_text(errors="replace"):
+            raise RuntimeError(f"{complaint}: {_last_line(log)}")
+        time.sleep(0.1)
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else f"see {log}"
+
+
+def _cpu_seconds(pid: int) -> float:
+    """User and system time of a process, s (0 where /proc is missing)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak_mb(pid: int) -> float:
+    """Largest resident size of a process so far, MB (0 where /proc is missing)."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
