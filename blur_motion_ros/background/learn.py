@@ -24,7 +24,8 @@ def learn(frame, table, noise, gain, offset, mask, sure, now, settle, replace, p
 
     frame [H, W, 3] uint8; table [256] light of a code, noise [256] its sd; gain, offset [H, W, 3] or [1, 1, 3]:
     frame = gain plate + offset; mask [H, W]; sure: whether the mask is known to show everybody (else a known pixel
-    is never replaced). candidate [H, W, 3], since, sightings [H, W]. now, settle, replace: seconds.
+    is never replaced, and an unknown one waits as long as a known one would). candidate [H, W, 3], since,
+    sightings [H, W]. now, settle, replace: seconds.
     """
     h, w = mask.shape
     each = gain.shape[0] > 1
@@ -38,7 +39,8 @@ def learn(frame, table, noise, gain, offset, mask, sure, now, settle, replace, p
             gx = x if each else 0
             for c in range(3):
                 f[c] = (table[frame[y, x, c]] - offset[gy, gx, c]) / gain[gy, gx, c]
-            variance = noise[frame[y, x, 1]] ** 2 * scatter[y, x]
+            brightest = max(frame[y, x, 0], frame[y, x, 1], frame[y, x, 2])
+            variance = noise[brightest] ** 2 * scatter[y, x]
             known = age[y, x] > 0
             if known:
                 d = _distance(f, plate[y, x], variance)
@@ -62,7 +64,7 @@ def learn(frame, table, noise, gain, offset, mask, sure, now, settle, replace, p
             sightings[y, x] = n
             for c in range(3):
                 candidate[y, x, c] += (f[c] - candidate[y, x, c]) / n
-            if n >= _LEAST_SIGHTINGS and now - since[y, x] >= (replace if known else settle):
+            if n >= _LEAST_SIGHTINGS and now - since[y, x] >= (settle if sure and not known else replace):
                 for c in range(3):
                     plate[y, x, c] = candidate[y, x, c]
                 age[y, x], scatter[y, x], sightings[y, x] = n, 1.0, 0

@@ -23,6 +23,7 @@ UNKNOWN_SIGMA = 1.0  # linear light: says nothing about the pixel
 _LEAST_KNOWN = 0.3  # share of the image that must be known before there is a plate
 _EDGE = 0.12  # px of vibration or interpolation that noise at edges allows for
 _REFRESH = 10  # updates between two recomputations of the noise and the base sigma
+_MOST_NOISE = 8.0  # code values: more is not noise but a wrong plate
 _CERTAIN_AGE = 30  # sightings that a given or captured plate counts as
 
 
@@ -100,7 +101,7 @@ class BackgroundModel:
 
     def update(self, frame: Frame | np.ndarray, person: Landmarks | np.ndarray | None) -> None:
         """Learn from a frame. person: landmarks with a mask, or a mask [H, W] (all zero: surely nobody there),
-        or None (nobody was found, which may be wrong: only unknown pixels are learned)."""
+        or None (nobody was found, which may be wrong: only unknown pixels are learned, after `replace` seconds)."""
         image = self._checked(frame)
         self._advance(frame)
         mask = self._mask_of(person, image.shape)
@@ -163,7 +164,7 @@ class BackgroundModel:
         if len(frame) < 50:
             return self._drift
         self._drift = fit_drift(frame, plate, sigma, cell, self.settings.drift == "local")
-        if self._updates % _REFRESH == 0 and self._drift.explained > 0.8:
+        if self._updates % _REFRESH == 0 and (self._drift.explained > 0.8 or not self._measured_noise):
             self._learn_noise(frame, plate, cell)
         return self._drift
 
@@ -172,7 +173,7 @@ class BackgroundModel:
         cell = cell if self._drift.gain.shape[0] > 1 else 0
         gain, offset = self._drift.gain.reshape(-1, 3)[cell], self._drift.offset.reshape(-1, 3)[cell]
         residual = np.abs(frame - gain * plate - offset).mean(1) / 0.798
-        code = light.to_codes(plate[:, 1], self.response) // 16
+        code = light.to_codes(plate.mean(1), self.response) // 16
         ratio = np.full(16, np.nan)
         for k in range(16):
             mine = residual[code == k]
@@ -183,8 +184,9 @@ class BackgroundModel:
         good = ~np.isnan(ratio)
         change = np.interp(np.arange(256), np.arange(16)[good] * 16 + 8, ratio[good])
         rate = 0.1 if self._measured_noise else 1.0
-        floor = 0.5 * light.slope(self._table, self.response)
-        self._noise = np.maximum(self._noise * change**rate, floor).astype(np.float32)
+        code_step = light.slope(self._table, self.response)
+        noise = np.clip(self._noise * change**rate, 0.5 * code_step, _MOST_NOISE * code_step)
+        self._noise = noise.astype(np.float32)
         self._measured_noise = True
 
     def _watch(self, drift: Drift) -> None:
@@ -265,9 +267,9 @@ def _sample_grid(h: int, w: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _base_sigma(plate: np.ndarray, noise: np.ndarray, response: str) -> np.ndarray:
     """[H, W] noise at the plate's brightness, and at edges what a tiny shift of the image would do."""
     grey = plate.mean(2)
-    flat = noise[light.to_codes(grey, response)]
+    flat = (noise[light.to_codes(plate, response)] ** 2).mean(2)
     gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(grey, cv2.CV_32F, 0, 1, scale=0.125)
-    return np.sqrt(flat**2 + _EDGE**2 * (gx**2 + gy**2)).astype(np.float32)
+    return np.sqrt(flat + _EDGE**2 * (gx**2 + gy**2)).astype(np.float32)
 
 
 def _filled(plate: np.ndarray, unknown: np.ndarray) -> np.ndarray:

@@ -16,7 +16,8 @@ class BackgroundSettings:
     noise: float = setting(2.0, "noise of a pixel until it is measured, code values", low=0.2, high=50.0)
     settle: float = setting(1.0, "an unknown pixel is believed after being still for this long", unit="s", low=0.1,
                             high=60.0)
-    replace: float = setting(6.0, "a changed pixel replaces the plate after being still for this long", unit="s",
+    replace: float = setting(6.0, "a changed pixel replaces the plate after being still for this long; so does an"
+                             " unknown one when nobody was found", unit="s",
                              low=0.5, high=600.0)
     margin: float = setting(0.03, "no learning this close to the person, share of the image width", low=0.0, high=0.3)
     capture_frames: int = setting(20, "frames of a capture", low=3, high=300)

@@ -1,0 +1,250 @@
+"""Clean plate: buffer, capture, running estimate, drift, staleness; on made scenes with known answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from blur_motion_ros import light
+from blur_motion_ros.background import BackgroundModel, BackgroundSettings, CaptureError, FrameBuffer, PlateStatus
+from blur_motion_ros.camera.camera import Camera
+from blur_motion_ros.types import Exposure, Frame, Landmarks
+
+H, W = 120, 160
+CAMERA = Camera(W, H, np.array([[150.0, 0, 79.5], [0, 150, 59.5], [0, 0, 1]]))
+
+
+def scene(seed: int = 0) -> np.ndarray:
+    """[H, W, 3] linear light: smooth colours with some texture, away from black and white."""
+    rng = np.random.default_rng(seed)
+    smooth = cv2.resize(rng.uniform(0.05, 0.6, (5, 6, 3)).astype(np.float32), (W, H), interpolation=cv2.INTER_CUBIC)
+    return np.clip(smooth + rng.normal(0, 0.015, (H, W, 1)), 0.02, 0.7).astype(np.float32)
+
+
+def shot(linear: np.ndarray, rng: np.random.Generator, noise: float = 1.5) -> np.ndarray:
+    return np.clip(light.to_codes(linear) + rng.normal(0, noise, linear.shape), 0, 255).round().astype(np.uint8)
+
+
+def stamped(image: np.ndarray, index: int, rate: float = 10.0) -> Frame:
+    return Frame(image, Exposure(index / rate, index / rate + 0.03), CAMERA, index)
+
+
+def with_person(linear: np.ndarray, x: int, colour: tuple = (0.8, 0.1, 0.1)) -> tuple[np.ndarray, np.ndarray]:
+    """Scene with an opaque body 24 px wide, and its mask a little too small."""
+    image, mask = linear.copy(), np.zeros((H, W), np.float32)
+    image[30:110, x:x + 24] = colour
+    mask[32:108, x + 2:x + 22] = 1.0
+    return image, mask
+
+
+def test_buffer_newest_wins_and_counts_drops():
+    buffer = FrameBuffer()
+    assert buffer.get(timeout=0.0) is None
+    for i in range(5):
+        buffer.put(i)
+    assert buffer.get(timeout=0.0) == 4 and buffer.get(timeout=0.0) is None
+    assert (buffer.received, buffer.dropped) == (5, 4)
+
+
+def test_buffer_wakes_waiting_threads_and_close_ends_them():
+    buffer, got = FrameBuffer(), []
+    thread = threading.Thread(target=lambda: got.extend([buffer.get(5.0), buffer.get(5.0)]))
+    thread.start()
+    buffer.put("a")
+    while not got and buffer.received and thread.is_alive() and buffer._full:
+        time.sleep(0.001)
+    buffer.close()
+    thread.join(2.0)
+    assert not thread.is_alive() and got[0] in ("a", None) and got[1] is None
+    buffer.put("b")
+    assert buffer.get(0.0) is None
+
+
+def test_capture_averages_noise_and_measures_it():
+    rng, linear = np.random.default_rng(0), scene()
+    model = BackgroundModel()
+    model.capture([shot(linear, rng, 3.0) for _ in range(20)])
+    plate = model.plate(shot(linear, rng, 3.0))
+    codes = light.to_codes(linear).astype(float)
+    error = light.to_codes(plate.image).astype(float) - codes
+    assert np.sqrt((error**2).mean()) < 1.3, f"rms {np.sqrt((error ** 2).mean()):.2f} codes; one frame has 3"
+    measured = np.median(plate.sigma / light.slope(plate.image.mean(2)))
+    assert 2.4 < measured < 3.9, f"noise measured as {measured:.2f} codes, true 3"
+
+
+def test_capture_refuses_motion_and_keeps_the_old_plate():
+    rng, linear = np.random.default_rng(0), scene()
+    model = BackgroundModel()
+    model.set_plate(shot(linear, rng, 0.0))
+    with pytest.raises(CaptureError, match=r"moved.*x 2\d\.\.\d+, y 3\d\.\.10\d.*capture again"):
+        model.capture([shot(with_person(linear, 20 + 3 * i)[0], rng) for i in range(12)])
+    np.testing.assert_allclose(light.to_codes(model.plate(shot(linear, rng)).image), light.to_codes(linear), atol=6)
+    with pytest.raises(CaptureError, match="too few"):
+        model.capture([shot(linear, rng)])
+
+
+def test_capture_tolerates_mains_flicker():
+    rng, linear = np.random.default_rng(0), scene()
+    model = BackgroundModel()
+    model.capture([np.clip(shot(linear, rng).astype(int) + 6 * (i % 2), 0, 255).astype(np.uint8) for i in range(12)])
+    assert model.status is PlateStatus.READY
+
+
+def test_a_person_standing_still_under_the_mask_is_never_absorbed():
+    rng, linear = np.random.default_rng(1), scene()
+    model = BackgroundModel(BackgroundSettings(settle=0.5, replace=2.0))
+    image, mask = with_person(linear, 60)
+    for i in range(150):  # 15 s, far longer than settle and replace
+        model.update(stamped(shot(image, rng), i), mask)
+    plate = model.plate(stamped(shot(image, rng), 150))
+    body = mask > 0.5
+    assert (plate.sigma[body] > 0.5).all(), "what is behind the person is not known and must say so"
+    away = cv2.dilate(mask, np.ones((31, 31))) == 0
+    assert np.abs(plate.image - linear)[away].max() < 0.05
+    for i in range(151, 200):  # the person walks away: now it can be seen
+        model.update(stamped(shot(linear, rng), i), np.zeros((H, W), np.float32))
+    plate = model.plate(stamped(shot(linear, rng), 200))
+    assert model.status is PlateStatus.READY
+    assert np.abs(plate.image - linear)[body].max() < 0.06 and plate.sigma[body].max() < 0.05
+
+
+def test_a_person_walking_without_any_mask_is_not_learned():
+    rng, linear = np.random.default_rng(2), scene()
+    model = BackgroundModel()
+    for i in range(60):
+        image, _ = with_person(linear, 2 * i % 130)
+        model.update(stamped(shot(image, rng), i), None)
+    for i in range(60, 130):
+        model.update(stamped(shot(linear, rng), i), None)
+    plate = model.plate(stamped(shot(linear, rng), 130))
+    assert model.known > 0.99
+    wrong = (np.abs(plate.image - linear).max(2) > 0.08) & (plate.sigma < 0.5)
+    assert wrong.mean() < 0.002, f"{100 * wrong.mean():.2f} % of the plate shows the person"
+
+
+def test_a_known_plate_does_not_absorb_someone_the_network_misses():
+    rng, linear = np.random.default_rng(3), scene()
+    model = BackgroundModel(BackgroundSettings(replace=1.0))
+    model.set_plate(light.to_codes(linear))
+    image, _ = with_person(linear, 60)
+    for i in range(80):
+        model.update(stamped(shot(image, rng), i), None)
+    assert np.abs(model.plate(stamped(shot(image, rng), 80)).image - linear).max() < 0.08
+
+
+def test_moved_furniture_is_learned_after_a_while():
+    rng, linear = np.random.default_rng(4), scene()
+    model = BackgroundModel(BackgroundSettings(replace=2.0))
+    model.set_plate(light.to_codes(linear))
+    changed, nobody = linear.copy(), np.zeros((H, W), np.float32)
+    changed[40:70, 100:130] = (0.1, 0.5, 0.2)
+    for i in range(15):
+        model.update(stamped(shot(changed, rng), i), nobody)
+    assert np.abs(model.plate(stamped(shot(changed, rng), 15)).image - linear).max() < 0.08, "too early"
+    for i in range(16, 40):
+        model.update(stamped(shot(changed, rng), i), nobody)
+    assert np.abs(model.plate(stamped(shot(changed, rng), 40)).image - changed).max() < 0.08
+
+
+@pytest.mark.parametrize("drift", ["gain", "local"])
+def test_gain_and_white_balance_are_recovered_with_a_person_and_a_bystander(drift):
+    rng, linear = np.random.default_rng(5), scene()
+    model = BackgroundModel(BackgroundSettings(drift=drift))
+    model.set_plate(light.to_codes(linear))
+    gain = np.array([1.3, 1.15, 0.8])
+    image, mask = with_person(linear, 60)
+    image, _ = with_person(image, 110, (0.05, 0.3, 0.6))  # nobody masks this one
+    frame = stamped(shot(np.clip(image * gain, 0, 1), rng), 0)
+    model.update(frame, mask)
+    plate = model.plate(frame)
+    clear = np.ones((H, W), bool)
+    clear[25:115, 55:140] = False
+    error = np.abs(plate.image - linear * gain)[clear]
+    assert np.median(error) < 0.006 and np.quantile(error, 0.99) < 0.03
+    if drift == "gain":
+        np.testing.assert_allclose(model.drift.gain.ravel(), gain, rtol=0.04)
+
+
+def test_veiling_light_that_varies_over_the_image_is_followed_only_locally():
+    rng, linear = np.random.default_rng(6), scene()
+    veil = 0.06 * np.linspace(0, 1, W, dtype=np.float32)[None, :, None]
+    errors = {}
+    for drift in ("none", "gain", "local"):
+        model = BackgroundModel(BackgroundSettings(drift=drift))
+        model.set_plate(light.to_codes(linear))
+        plate = model.plate(stamped(shot(linear + veil, rng), 0))
+        errors[drift] = np.sqrt(((plate.image - linear - veil) ** 2).mean())
+    assert errors["local"] < 0.5 * errors["gain"] < 0.5 * errors["none"], errors
+
+
+def test_without_drift_the_plate_stays_as_given():
+    rng, linear = np.random.default_rng(7), scene()
+    model = BackgroundModel()
+    model.set_plate(light.to_codes(linear))
+    given = light.to_linear(light.to_codes(linear))
+    assert np.abs(model.plate(stamped(shot(linear, rng), 0)).image - given).max() < 0.012
+
+
+def test_sigma_is_the_spread_of_frames_about_the_plate():
+    rng, linear = np.random.default_rng(8), scene()
+    model = BackgroundModel(BackgroundSettings(noise=1.0))
+    model.set_plate(light.to_codes(linear))
+    nobody = np.zeros((H, W), np.float32)
+    for i in range(60):
+        model.update(stamped(shot(linear, rng, 4.0), i), nobody)
+    image = shot(linear, rng, 4.0)
+    plate = model.plate(stamped(image, 60))
+    z = (light.to_linear(image) - plate.image) / plate.sigma[..., None]
+    assert 0.7 < z.std() < 1.15, f"residual / sigma has standard deviation {z.std():.2f}"
+
+
+def test_stale_when_the_camera_was_moved_and_ready_again_after_a_new_plate():
+    rng, linear = np.random.default_rng(9), scene()
+    model = BackgroundModel(BackgroundSettings(stale_after=1.0, learn=False))
+    model.set_plate(light.to_codes(linear))
+    moved, nobody = np.roll(linear, (25, 40), (0, 1)), np.zeros((H, W), np.float32)
+    for i in range(10):
+        model.update(stamped(shot(linear, rng), i), nobody)
+    assert model.status is PlateStatus.READY and model.explained > 0.95
+    for i in range(10, 40):
+        model.update(stamped(shot(moved, rng), i), nobody)
+    assert model.status is PlateStatus.STALE and model.explained < 0.6
+    model.set_plate(light.to_codes(moved))
+    model.update(stamped(shot(moved, rng), 40), nobody)
+    assert model.status is PlateStatus.READY
+
+
+def test_landmarks_mask_the_person_through_their_affine():
+    rng, linear = np.random.default_rng(10), scene()
+    image, mask = with_person(linear, 60)
+    to_image = np.array([[0.5, 0.0, 40.0], [0.0, 0.5, 10.0]])
+    net = cv2.warpAffine(mask, to_image, (256, 256), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    person = Landmarks(np.zeros((33, 2)), np.zeros((33, 3)), np.ones(33), 1.0, net, to_image,
+                       np.array([58.0, 28.0, 86.0, 112.0]))
+    model = BackgroundModel(BackgroundSettings(settle=0.5))
+    for i in range(30):
+        model.update(stamped(shot(image, rng), i), person)
+    plate = model.plate(stamped(shot(image, rng), 30))
+    assert (plate.sigma[32:108, 62:82] > 0.5).all() and plate.sigma[:, :40].max() < 0.1
+
+
+def test_wrong_input_names_the_fix():
+    model = BackgroundModel()
+    frame = np.zeros((H, W, 3), np.uint8)
+    assert model.status is PlateStatus.EMPTY and model.plate(frame) is None
+    with pytest.raises(ValueError, match="uint8 RGB"):
+        model.set_plate(np.zeros((H, W, 3), np.float32))
+    with pytest.raises(ValueError, match="uint8 RGB"):
+        model.set_plate(np.zeros((H, W), np.uint8))
+    model.set_plate(frame)
+    for call in (model.plate, lambda f: model.update(f, None)):
+        with pytest.raises(ValueError, match="frame is 80 x 60 but the plate is 160 x 120; .*reset"):
+            call(np.zeros((60, 80, 3), np.uint8))
+    with pytest.raises(ValueError, match="person mask"):
+        model.update(frame, np.zeros((5, 5), np.float32))
+    model.reset()
+    assert model.status is PlateStatus.EMPTY and model.plate(np.zeros((60, 80, 3), np.uint8)) is None
