@@ -24,7 +24,7 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.spatial import cKDTree
 
-from blur_motion_ros.body.joints import LANDMARKS, SMPL24, SMPL24_MIRROR, SMPL24_PARENTS
+from blur_motion_ros.body.joints import LANDMARKS, SMPL24, SMPL24_MIRROR, SMPL24_PARENTS, descendants
 from blur_motion_ros.body.levels import LEVEL_FACES, level_of_detail, strongest
 from blur_motion_ros.body.mesh import vertex_areas
 from blur_motion_ros.body.model import BETAS, body_of, save_body
@@ -270,7 +270,7 @@ def joint_targets(src: Source, vertices: np.ndarray, heads: np.ndarray, weights:
         tag = "." + side[0].upper()
         collar, knee, ankle = (SMPL24.index(f"{side}_{n}") for n in ("collar", "knee", "ankle"))
         out[:, collar] = 0.5 * (heads[:, src.bone("clavicle" + tag)] + heads[:, src.bone("shoulder01" + tag)])
-        below = weights[:, knee] + weights[:, ankle]
+        below = weights[:, list(descendants(knee))].sum(1)
         skin = (below > 0.3) & (below < 0.7)
         drop = vertices[:, skin, 1].mean(1) - out[:, knee, 1]
         shank = out[:, ankle] - out[:, knee]
@@ -278,12 +278,12 @@ def joint_targets(src: Source, vertices: np.ndarray, heads: np.ndarray, weights:
     return out
 
 
-def regress(targets: np.ndarray, vertices: np.ndarray, allowed: np.ndarray, count: int = 120) -> np.ndarray:
-    """Non-negative weights [V] that sum to one with `weights @ vertices[n] ~ targets[n]` ([N,3], [N,V,3])."""
-    mean = vertices.mean(0)
-    near = np.flatnonzero(allowed)
-    near = near[np.argsort(np.linalg.norm(mean[near] - targets.mean(0), axis=1), kind="stable")]
-    near = near[:count * 8:8] if len(near) > count * 8 else near[:: max(1, len(near) // count)]
+def regress(targets: np.ndarray, vertices: np.ndarray, radius: float = 0.22, count: int = 600) -> np.ndarray:
+    """Non-negative weights [V] that sum to one with `weights @ vertices[n] ~ targets[n]` ([N,3], [N,V,3]), over
+    vertices within `radius` m (at least a tenth of `count`)."""
+    distance = np.linalg.norm(vertices.mean(0) - targets.mean(0), axis=1)
+    near = np.argsort(distance, kind="stable")[: max(count // 10, int((distance < radius).sum()))]
+    near = near[:: max(1, len(near) // count)]
     a = (vertices[:, near] - targets[:, None]).transpose(0, 2, 1).reshape(-1, len(near))
     a = np.vstack([a, np.full((1, len(near)), 100.0), 1e-3 * np.eye(len(near))])
     b = np.zeros(len(a))
@@ -302,14 +302,13 @@ def mirror_vertices(vertices: np.ndarray) -> np.ndarray:
     return index
 
 
-def joint_regressor(targets: np.ndarray, vertices: np.ndarray, weights: np.ndarray, flip: np.ndarray) -> np.ndarray:
+def joint_regressor(targets: np.ndarray, vertices: np.ndarray, flip: np.ndarray) -> np.ndarray:
     """[24,V]; the right side is the left side's mirror image, the middle is symmetric."""
     out = np.zeros((24, vertices.shape[1]))
     for j, name in enumerate(SMPL24):
         if name.startswith("right_"):
             continue
-        around = [j] + [i for i, p in enumerate(SMPL24_PARENTS) if p == j] + [max(SMPL24_PARENTS[j], 0)]
-        w = regress(targets[:, j], vertices, weights[:, around].sum(1) > 0.5)
+        w = regress(targets[:, j], vertices)
         out[j] = w if name.startswith("left_") else 0.5 * (w + w[flip])
         if name.startswith("left_"):
             out[SMPL24_MIRROR[j]] = w[flip]
@@ -341,8 +340,7 @@ def landmark_regressor(src: Source, vertices: np.ndarray, heads: np.ndarray, wei
             out[i] = joints[SMPL24.index(name)]
         elif name in ("left_pinky", "left_index", "left_thumb"):
             bone = {"left_pinky": "finger5-1.L", "left_index": "finger2-1.L", "left_thumb": "finger1-2.L"}[name]
-            hand = weights[:, SMPL24.index("left_wrist")] + weights[:, SMPL24.index("left_hand")] > 0.5
-            out[i] = regress(heads[:, src.bone(bone)], vertices, hand)
+            out[i] = regress(heads[:, src.bone(bone)], vertices, radius=0.05)
         else:
             out[i, members[name]] = 1 / len(members[name])
         if name.startswith("left_"):
@@ -413,7 +411,7 @@ def build(src: Source, vertices: np.ndarray, heads: np.ndarray, held_out: int) -
     weights = strongest(0.5 * (weights + weights[flip][:, list(SMPL24_MIRROR)]))
     targets = joint_targets(src, vertices, heads, weights)
     train = slice(held_out, None)
-    regressor = joint_regressor(targets[train][::4], vertices[train][::4], weights, flip)
+    regressor = joint_regressor(targets[train][::4], vertices[train][::4], flip)
     pelvis = (regressor[0] @ vertices)[:, None]  # the origin is the pelvis joint, for every shape
     vertices, heads, targets = vertices - pelvis, heads - pelvis, targets - pelvis
     area = vertex_areas(vertices[train].mean(0), src.faces)
