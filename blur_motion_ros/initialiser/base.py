@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from blur_motion_ros.body.model import BodyModel
+from blur_motion_ros.initialiser.settings import InitialiserSettings
 from blur_motion_ros.types import Frame, Plate, PoseMeasurement
 
 
@@ -20,3 +22,10 @@ class Initialiser(Protocol):
     def reset(self) -> None:
         """Forget the person: whom, where, and their shape."""
         ...
+
+
+def make_initialiser(settings: InitialiserSettings, body: BodyModel) -> Initialiser:
+    """The initialiser that the settings ask for (loads the networks, fetching them on first use)."""
+    from blur_motion_ros.initialiser.landmark import LandmarkInitialiser
+
+    return LandmarkInitialiser(body, settings)

@@ -37,11 +37,21 @@ BONES = _pairs(
     ("ear", "nose"), ("shoulder", "ear"))
 # Noise relative to a limb joint's: small parts are located less well for their size, the face is seen well but its
 # landmarks lie on the skin, where bodies differ.
-_POINT_NOISE = np.array([
-    {"hip": 1.5, "pinky": 2.0, "index": 1.5, "thumb": 2.0, "nose": 1.2, "ear": 1.2, "mouth": 1.5, "heel": 1.2}
-    .get(n.removeprefix("left_").removeprefix("right_"), 1.5 if "eye" in n else 1.0) for n in BLAZEPOSE33])
-_BONE_NOISE = np.array([2.0 if i in range(15, 23) or j in range(15, 23) or i < 9 else 1.0 for i, j in BONES])
-_BONE_NOISE[0] = _BONE_NOISE[1] = 1.3  # hips and shoulders: short, and confused in side views
+_POINT_NOISE = {"hip": 1.2, "pinky": 2.0, "index": 1.5, "thumb": 2.0, "nose": 1.2, "ear": 1.2, "mouth": 1.5, "eye": 1.5,
+                "heel": 1.2}
+# Noise of a bone's direction, relative to the settings. Long and calm parts are told well; the depth of forearms,
+# hands and feet is close to a guess. A bone takes the larger noise of its two ends.
+_BONE_NOISE = {"hip": 0.6, "shoulder": 0.6, "knee": 0.8, "ankle": 0.8, "elbow": 1.2, "wrist": 1.8, "index": 2.5,
+               "pinky": 2.5, "heel": 1.5, "foot": 1.5, "ear": 1.5, "nose": 1.5}
+
+
+def _part(name: str) -> str:
+    """'left_foot_index' -> 'foot', 'right_eye_inner' -> 'eye', 'nose' -> 'nose'."""
+    return name.removeprefix("left_").removeprefix("right_").split("_")[0]
+
+
+_POINT_SIGMA = np.array([_POINT_NOISE.get(_part(n), 1.0) for n in BLAZEPOSE33])
+_BONE_SIGMA = np.array([max(_BONE_NOISE[_part(BLAZEPOSE33[i])] for i in pair) for pair in BONES])
 _UNSEEN = 4.0  # noise of an invisible landmark, in that of a visible one
 
 
@@ -68,9 +78,9 @@ def evidence(landmarks: Landmarks, camera: Camera, settings: RegistrationSetting
     length = np.linalg.norm(bones, axis=1, keepdims=True)
     unseen = 1 + (_UNSEEN - 1) * (1 - np.clip(landmarks.visibility, 0, 1))
     sigma = np.array([settings.direction_sigma, settings.direction_sigma, settings.depth_sigma])
-    noise = _BONE_NOISE * unseen[BONES].max(1)
+    noise = _BONE_SIGMA * unseen[BONES].max(1)
     turned = view.T / sigma[:, None]
-    return Evidence(rays, _whitening(settings.pixel_sigma * _POINT_NOISE * unseen, path, settings.blur_sigma),
+    return Evidence(rays, _whitening(settings.pixel_sigma * _POINT_SIGMA * unseen, path, settings.blur_sigma),
                     bones / np.maximum(length, 1e-6), turned / noise[:, None, None], view)
 
 

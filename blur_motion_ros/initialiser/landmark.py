@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from blur_motion_ros.body.model import BodyModel
 from blur_motion_ros.fit.priors import PosePrior
 from blur_motion_ros.initialiser.blazepose import BlazePose
 from blur_motion_ros.initialiser.evidence import Evidence, evidence
@@ -31,12 +32,12 @@ from blur_motion_ros.types import Exposure, Frame, Landmarks, Plate, PoseMeasure
 class LandmarkInitialiser:
     """Person -> 33 landmarks -> pose, shape and place of the body, with covariance. See `base.Initialiser`."""
 
-    def __init__(self, body: LandmarkBody, settings: InitialiserSettings | None = None,
+    def __init__(self, body: BodyModel, settings: InitialiserSettings | None = None,
                  networks: BlazePose | None = None, prior: PosePrior | None = None):
         self.settings = settings or InitialiserSettings()
         networks = networks or BlazePose.pretrained(self.settings.person.threads)
         self.tracker = PersonTracker(networks, self.settings.person)
-        self.register = Registrar(body, self.settings.registration, prior)
+        self.register = Registrar(LandmarkBody.of(body), self.settings.registration, prior)
         self._sides = SideKeeper()
 
     def reset(self) -> None:
@@ -76,7 +77,7 @@ class Registrar:
 
     def reset(self) -> None:
         """Forget pose and shape."""
-        self._shape = ShapePrior(np.zeros(10), np.eye(10))
+        self._shape = ShapePrior.people(self.body, self.settings.stature, self.settings.stature_sigma)
         self._frames = 0
         self.forget_pose()
 
@@ -104,7 +105,8 @@ class Registrar:
         """The better of the solutions reached from the directions alone and from the frame before."""
         s = self.settings
         start = cold_start(self.body, seen, self._mean_pose, self.betas)
-        problem = Problem(self.body, seen, self.prior, self._shape, start.transl[2], s.outlier)
+        shape = ShapePrior(self.betas, s.shape_correlation * self._shape.precision)
+        problem = Problem(self.body, seen, self.prior, shape, start.transl[2], s.outlier)
         tries = [register(problem, start, s.cold_iterations if self._last is None else s.iterations)]
         if self._last is not None:
             tries.append(register(problem, with_shape(self._last.pose, self.betas), s.iterations))

@@ -55,6 +55,15 @@ class ShapePrior:
     mean: np.ndarray
     precision: np.ndarray
 
+    @staticmethod
+    def people(body: LandmarkBody, stature: float, sigma: float) -> ShapePrior:
+        """Standard normal betas, but for the direction that changes body height: there, as told (m)."""
+        slope = np.linalg.norm(body.stature[1:])
+        direction = body.stature[1:] / max(slope, 1e-9)
+        along = np.outer(direction, direction)
+        mean = direction * (stature - body.stature[0]) / max(slope, 1e-9)
+        return ShapePrior(mean, np.eye(10) - along + along * (slope / sigma)**2)
+
 
 @dataclass(frozen=True)
 class Problem:
