@@ -1,0 +1,212 @@
+"""VIBE as an initialiser: a temporal network, one step per frame, in place of registering landmarks frame by frame.
+
+Two variants of the same temporal encoder and regressor: `LandmarkStream` reads BlazePose landmarks (the shipped, free
+network), `ImageStream` reads ResNet-50 features of a square crop (official weights, exported by `blur-motion export
+vibe`). Both carry the GRU state from frame to frame and forget it when the person is lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from blur_motion_ros.body import BodyModel
+from blur_motion_ros.camera.camera import Camera
+from blur_motion_ros.initialiser.vibe_landmarks import features_of, view_translation
+from blur_motion_ros.motion import rotations
+from blur_motion_ros.types import BodyState, Frame, Landmarks, Plate, PoseMeasurement
+
+LANDMARK_NETWORK = "vibe_landmarks.ts"
+_GAP = 0.25  # seconds without a person after which the past is forgotten
+_SHAPE_MEMORY = 60  # frames over which the shape is averaged
+_IMAGE_SIGMA = 0.35  # rad, rotations of the image variant: official weights say nothing of their own errors
+_IMAGE_DEPTH_SIGMA = 0.08  # fraction of the depth, likewise
+
+
+@dataclass(frozen=True)
+class StreamOutput:
+    """One frame's body in the camera frame.
+
+    local: [24, 3, 3] rotations, root included; betas: [10]; pelvis: [3] m (the pelvis *joint*); covariance: [75, 75]
+    over (pelvis m, right rotation tangents rad).
+    """
+
+    local: np.ndarray
+    betas: np.ndarray
+    pelvis: np.ndarray
+    covariance: np.ndarray
+
+
+class Stream(Protocol):
+    """A network that is fed one frame after another."""
+
+    def step(self, frame: Frame, landmarks: Landmarks) -> StreamOutput: ...
+
+    def reset(self) -> None: ...
+
+
+class ShapeAverage:
+    """The sequence's one shape: mean of what the network said so far, slowly forgetting."""
+
+    def __init__(self, memory: int = _SHAPE_MEMORY):
+        self._memory = memory
+        self.reset()
+
+    def reset(self) -> None:
+        self._count, self._mean = 0, np.zeros(10)
+
+    def update(self, betas: np.ndarray) -> np.ndarray:
+        self._count = min(self._count + 1, self._memory)
+        self._mean = self._mean + (betas - self._mean) / self._count
+        return self._mean.copy()
+
+
+class LandmarkStream:
+    """The landmark encoder, streaming. network: TorchScript of `LandmarkVibe` (or the module itself)."""
+
+    def __init__(self, network: Any):
+        self._network = network
+        self._shape = ShapeAverage()
+        self.reset()
+
+    @staticmethod
+    def load(path: str | Path | None = None) -> LandmarkStream:
+        """The packaged network, or the TorchScript file at `path`."""
+        return LandmarkStream(load_network(path or _packaged()))
+
+    def reset(self) -> None:
+        """Forget the past: the next frame is the first of a sequence."""
+        self._state, self._time = None, None
+        self._shape.reset()
+
+    def step(self, frame: Frame, landmarks: Landmarks) -> StreamOutput:
+        """One frame on. The frame's image is not looked at."""
+        import torch
+
+        time = frame.exposure.middle
+        if self._time is not None and not 0 < time - self._time < _GAP:
+            self.reset()
+        gap = 0.0 if self._time is None else time - self._time
+        x, view = features_of(landmarks, frame.camera, gap, frame.exposure.duration)
+        with torch.inference_mode():
+            p, self._state = self._network(torch.from_numpy(x)[None, None], self._state)
+        self._time = time
+        local = p.rotmat[0, 0].double().numpy()
+        local[0] = view.rotation.T @ local[0]
+        in_view = view_translation(p.cam[0, 0].double().numpy(), np.float64(view.size))
+        betas = self._shape.update(p.shape[0, 0].double().numpy())
+        return StreamOutput(local, betas, view.rotation.T @ in_view,
+                            _covariance(p.log_sigma[0, 0].double().numpy(), in_view[2], view.rotation))
+
+
+class ImageStream:
+    """The official architecture, streaming. network: TorchScript of `ImageVibe`; device: where it runs."""
+
+    def __init__(self, network: Any, device: str = "cpu"):
+        self._network, self._device = network.to(device), device
+        self._shape = ShapeAverage()
+        self.reset()
+
+    @staticmethod
+    def load(path: str | Path, device: str = "cpu") -> ImageStream:
+        """A file written by `blur-motion export vibe`."""
+        return ImageStream(load_network(path), device)
+
+    def reset(self) -> None:
+        self._state = None
+        self._shape.reset()
+
+    def step(self, frame: Frame, landmarks: Landmarks) -> StreamOutput:
+        """One frame on: crop around the person's box, network, camera lifted with the true crop."""
+        import torch
+
+        from blur_motion_ros.initialiser.vibe_camera import SquareCrop, weak_perspective_to_translation
+        from blur_motion_ros.initialiser.vibe_model import normalise_image
+
+        crop = SquareCrop.around(landmarks.box)
+        image = normalise_image(torch.from_numpy(crop.cut(frame.image)))[None, None].to(self._device)
+        with torch.inference_mode():
+            p, self._state = self._network(image, self._state)
+        pelvis = weak_perspective_to_translation(p.cam[0, 0].double().cpu().numpy(), crop, frame.camera)
+        sigma = np.log(np.r_[0.05, 0.05, _IMAGE_DEPTH_SIGMA, np.full(72, _IMAGE_SIGMA)])
+        return StreamOutput(p.rotmat[0, 0].double().cpu().numpy(),
+                            self._shape.update(p.shape[0, 0].double().cpu().numpy()), pelvis,
+                            _covariance(sigma, pelvis[2], np.eye(3)))
+
+
+class VibeInitialiser:
+    """Finds and follows one person, and measures their body with a VIBE stream (see `initialiser.base.Initialiser`)."""
+
+    def __init__(self, tracker: Any, stream: Stream, body: BodyModel):
+        self._tracker, self._stream, self._body = tracker, stream, body
+
+    def reset(self) -> None:
+        """Forget whom we followed and how they moved."""
+        self._tracker.reset()
+        self._stream.reset()
+
+    def measure(self, frame: Frame, plate: Plate | None = None) -> PoseMeasurement | None:
+        """The body at mid exposure, or None where nobody is found. plate: clean background under this frame's light."""
+        landmarks = self._tracker.track(frame.image, plate)
+        if landmarks is None:
+            return None
+        return self.of_landmarks(frame, landmarks)
+
+    def of_landmarks(self, frame: Frame, landmarks: Landmarks) -> PoseMeasurement:
+        """The measurement where the landmarks are known already."""
+        out = self._stream.step(frame, landmarks)
+        state = state_of(out, self._body)
+        return PoseMeasurement(frame.exposure.middle, state, out.covariance, landmarks,
+                               reprojection_error(out, self._body, frame.camera, landmarks))
+
+
+def state_of(out: StreamOutput, body: BodyModel) -> BodyState:
+    """SMPL parameters: `transl` is the pelvis minus its rest position."""
+    vectors = rotations.log(out.local)
+    return BodyState(vectors[0], vectors[1:], out.betas, out.pelvis - body.rest_joints(out.betas)[0])
+
+
+def reprojection_error(out: StreamOutput, body: BodyModel, camera: Camera, landmarks: Landmarks) -> float:
+    """RMS pixels between the twelve limb joints and their landmarks, the seen ones."""
+    from blur_motion_ros.body.joints import BLAZEPOSE33_IS_SMPL24
+    from blur_motion_ros.data.mocap import PARENTS, forward
+
+    _, joints = forward(out.local[None], body.rest_joints(out.betas), PARENTS)
+    joints = joints[0] - joints[0, 0] + out.pelvis
+    pairs = np.array(BLAZEPOSE33_IS_SMPL24)
+    seen = landmarks.visibility[pairs[:, 0]] > 0.5
+    if not seen.any() or joints[:, 2].min() < 0.1:
+        return float("inf")
+    away = camera.project(joints[pairs[seen, 1]]) - landmarks.image[pairs[seen, 0]]
+    return float(np.sqrt((away**2).sum(1).mean()))
+
+
+def load_network(path: str | Path) -> Any:
+    """A TorchScript file on the CPU. Raises ValueError naming it if it is not one."""
+    import torch
+
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; make it with `blur-motion export vibe` or `blur-motion train vibe`")
+    try:
+        return torch.jit.load(str(path), map_location="cpu").eval()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: not a TorchScript file; make it with `blur-motion export vibe`") from error
+
+
+def _packaged() -> Path:
+    from blur_motion_ros.assets import packaged
+
+    return packaged(LANDMARK_NETWORK)
+
+
+def _covariance(log_sigma: np.ndarray, depth: float, view: np.ndarray) -> np.ndarray:
+    """[75, 75]: translation sigmas are in view axes, the depth's a fraction of it; tangents are right ones and keep."""
+    sigma = np.exp(log_sigma)
+    sigma[2] *= depth
+    out = np.diag(sigma**2)
+    out[:3, :3] = view.T @ out[:3, :3] @ view
+    return out

@@ -1,0 +1,170 @@
+"""Random motions and cameras to learn from: mocap clips, mirrored, sped up, spliced and perturbed; a static camera.
+
+Clips live in a y-up world (see `data.mocap`); everything returned is in the camera frame (x right, y down, z forward).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from blur_motion_ros.data.mocap import NOMINAL_REST, PARENTS, MotionClip, forward
+from blur_motion_ros.motion import rotations
+from blur_motion_ros.settings import setting
+
+LOWER = np.array([1, 2, 4, 5, 7, 8, 10, 11])  # SMPL joints of the legs; a splice takes root and legs from one clip
+_ARMS = {13: 0.15, 14: 0.15, 16: 0.7, 17: 0.7, 18: 0.5, 19: 0.5, 20: 0.3, 21: 0.3}  # joint -> perturbation, rad
+_BODY = {3: 0.1, 6: 0.1, 9: 0.1, 12: 0.2, 15: 0.2, 1: 0.15, 2: 0.15, 4: 0.15, 5: 0.15}
+
+
+@dataclass(frozen=True)
+class MotionSettings:
+    """What is drawn at random for every training sequence."""
+
+    frames: int = setting(32, "frames per sequence", low=2, high=1000)
+    splice: float = setting(0.3, "share of sequences whose upper body comes from another clip", low=0, high=1)
+    perturb: float = setting(0.5, "share of sequences with smooth random offsets on the joints", low=0, high=1)
+    slowest: float = setting(0.8, "least playback speed", low=0.1, high=5)
+    fastest: float = setting(1.6, "greatest playback speed", low=0.1, high=5)
+    near: float = setting(2.0, "nearest camera", unit="m", low=0.5, high=50)
+    far: float = setting(8.0, "farthest camera", unit="m", low=0.5, high=50)
+    truncated: float = setting(0.12, "share of sequences that may leave the picture", low=0, high=1)
+    betas: float = setting(1.0, "standard deviation of the shape coefficients", low=0, high=3)
+
+
+@dataclass(frozen=True)
+class Sequence3D:
+    """A body moving before a camera.
+
+    open, close: [T] s shutter times.  K: [3, 3] px for a 640 x 480 image.  betas: [10].  `at(times)` gives local
+    rotations [N, 24, 3, 3] (root in the camera frame) and the pelvis [N, 3] m in the camera frame.
+    """
+
+    name: str
+    open: np.ndarray
+    close: np.ndarray
+    K: np.ndarray
+    betas: np.ndarray
+    motion: RandomMotion
+    camera_from_world: np.ndarray
+    camera_position: np.ndarray
+
+    def at(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        local, pelvis = self.motion.at(times)
+        local[:, 0] = self.camera_from_world @ local[:, 0]
+        return local, (pelvis - self.camera_position) @ self.camera_from_world.T
+
+    @property
+    def middle(self) -> np.ndarray:
+        return 0.5 * (self.open + self.close)
+
+
+@dataclass(frozen=True)
+class RandomMotion:
+    """A clip from `start` s at `speed`, optionally with another clip's upper body and sinusoidal offsets."""
+
+    clip: MotionClip
+    start: float
+    speed: float
+    upper: MotionClip | None
+    upper_start: float
+    amplitude: np.ndarray  # [K, 24, 3] rad
+    frequency: np.ndarray  # [K] Hz
+    phase: np.ndarray  # [K, 24, 3] rad
+
+    def at(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Local rotations [N, 24, 3, 3] and pelvis [N, 3], y-up world, at `times` [N] s of the sequence."""
+        local, pelvis = self.clip.sample(self.start + self.speed * np.asarray(times))
+        if self.upper is not None:
+            other, _ = self.upper.sample(self.upper_start + self.speed * np.asarray(times))
+            keep = np.zeros(24, bool)
+            keep[LOWER] = keep[0] = True
+            local = np.where(keep[None, :, None, None], local, other)
+        if len(self.frequency):
+            wave = np.sin(2 * np.pi * self.frequency[:, None, None, None] * times[None, :, None, None]
+                          + self.phase[:, None])
+            local = local @ rotations.exp((self.amplitude[:, None] * wave).sum(0))
+        return local.copy(), pelvis
+
+
+def draw_sequence(clips: Sequence[MotionClip], rng: np.random.Generator,
+                  settings: MotionSettings, plain: bool = False) -> Sequence3D:
+    """One random sequence. plain: clips as recorded at their own speed (for evaluation), cameras still random."""
+    fps = float(rng.choice([30.0, 30.0, 30.0, 25.0, 20.0, 15.0]))
+    duty = float(rng.choice([rng.uniform(0.15, 0.6), rng.uniform(0.6, 0.95), 0.9]))
+    opened = np.arange(settings.frames) / fps
+    speed = 1.0 if plain else float(rng.uniform(settings.slowest, settings.fastest))
+    motion = _draw_motion(clips, opened[-1] + 1 / fps, speed, rng, settings, plain)
+    rotation, position, k = _draw_camera(motion, opened, rng, settings)
+    betas = np.clip(rng.standard_normal(10) * settings.betas, -2.5, 2.5)
+    return Sequence3D(motion.clip.name, opened, opened + duty / fps, k, betas, motion, rotation, position)
+
+
+def _draw_motion(clips: Sequence[MotionClip], span: float, speed: float, rng: np.random.Generator,
+                 settings: MotionSettings, plain: bool) -> RandomMotion:
+    clip, start = _draw_clip(clips, span * speed, rng, plain)
+    upper, upper_start = None, 0.0
+    if not plain and rng.random() < settings.splice:
+        upper, upper_start = _draw_clip(clips, span * speed, rng, plain)
+    waves = 0 if plain or rng.random() > settings.perturb else 3
+    scale = np.zeros((24, 1))
+    for joint, size in {**_ARMS, **_BODY}.items():
+        scale[joint] = size
+    amplitude = rng.standard_normal((waves, 24, 3)) * scale * rng.uniform(0.2, 1.0)
+    return RandomMotion(clip, start, speed, upper, upper_start, amplitude, np.array([0.1, 0.5, 1.1])[:waves] *
+                        rng.uniform(0.6, 1.4, waves), rng.uniform(0, 2 * np.pi, (waves, 24, 3)))
+
+
+def _draw_clip(clips: Sequence[MotionClip], span: float, rng: np.random.Generator,
+               plain: bool) -> tuple[MotionClip, float]:
+    """A clip with chance proportional to its duration (a short clip holds its last frame), and a start in it."""
+    weight = np.array([max(c.duration, 0.5) ** 0.7 for c in clips])  # the power lets rare actions be seen more
+    clip = clips[rng.choice(len(clips), p=weight / weight.sum())]
+    if not plain and rng.random() < 0.5:
+        clip = clip.mirrored()
+    return clip, float(rng.uniform(0, max(clip.duration - span, 0.0)))
+
+
+def _draw_camera(motion: RandomMotion, opened: np.ndarray, rng: np.random.Generator,
+                 settings: MotionSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A static camera that looks near the person's path: world-to-camera rotation, position [3], K [3, 3]."""
+    local, path = motion.at(opened[:: max(1, len(opened) // 8)])
+    _, joints = forward(local, NOMINAL_REST, PARENTS)
+    joints = joints - joints[:, :1] + path[:, None]
+    target = path.mean(0)
+    spread = np.abs(joints - target)[..., [0, 2]].max()
+    distance = max(np.exp(rng.uniform(np.log(settings.near), np.log(settings.far))), 1.2 + spread)
+    azimuth = rng.uniform(0, 2 * np.pi)
+    height = joints[..., 1].min() + rng.uniform(0.3, 2.6)
+    position = np.array([target[0], height, target[2]]) + distance * np.array([np.sin(azimuth), 0, np.cos(azimuth)])
+    roll = rotations.exp(np.array([0, 0, rng.normal(0, 0.03)]))
+    rotation = roll @ look(target - position)
+    focal, aim = _frame_up((joints - position) @ rotation.T, distance, rng, settings)
+    rotation = roll @ look(rotation.T @ aim)
+    k = np.array([[focal, 0, 319.5 + rng.normal(0, 6)], [0, focal, 239.5 + rng.normal(0, 6)], [0, 0, 1]])
+    return rotation, position, k
+
+
+def _frame_up(points: np.ndarray, distance: float, rng: np.random.Generator,
+              settings: MotionSettings) -> tuple[float, np.ndarray]:
+    """Focal length in px and a direction to look in [3] (camera axes), so that most sequences stay in the picture."""
+    rays = points[..., :2] / points[..., 2:]
+    low, high = rays.reshape(-1, 2).min(0) - 0.12 / distance, rays.reshape(-1, 2).max(0) + 0.12 / distance
+    focal = rng.uniform(130, 420) * distance / 1.75
+    slack = np.zeros(2)
+    if rng.random() > settings.truncated:
+        focal = min(focal, rng.uniform(0.75, 0.98) * min(640 / (high[0] - low[0]), 480 / (high[1] - low[1])))
+        slack = np.maximum(np.array([640, 480]) / focal - (high - low), 0)
+    focal = float(np.clip(focal, 250, 1600))
+    aim = 0.5 * (low + high) + slack * rng.uniform(-0.45, 0.45, 2)
+    return focal, np.append(aim, 1.0)
+
+
+def look(forward: np.ndarray) -> np.ndarray:
+    """Rotation [3, 3] from a y-up world to a level camera (x right, y down, z forward) looking along `forward`."""
+    z = forward / np.linalg.norm(forward)
+    x = np.cross(z, np.array([0.0, 1, 0]))
+    x /= np.linalg.norm(x)
+    return np.stack([x, np.cross(z, x), z])
