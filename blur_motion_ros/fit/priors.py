@@ -21,7 +21,7 @@ import numpy as np
 ASSET = Path(__file__).resolve().parents[1] / "assets" / "pose_prior.npz"
 BODY_JOINTS = 23
 DIMENSIONS = 3 * BODY_JOINTS
-_NEGLIGIBLE = 1e-3  # responsibility under which a mixture component is left out of the Gauss-Newton matrix
+_NEGLIGIBLE = 1e-6  # responsibility under which a mixture component is left out of the Gauss-Newton matrix
 
 
 class PriorError(ValueError):

@@ -270,8 +270,8 @@ def completion_task(poses: np.ndarray, seed: int, hide: bool = True, sigma: floa
     """Bodies 3.5 m away seen from random sides by a 600 px camera; one random limb is hidden."""
     rng = np.random.default_rng(seed)
     turn = rotations.exp(np.array([0, 1, 0]) * rng.uniform(-np.pi, np.pi, (len(poses), 1)))
-    task = CompletionTask(poses, np.zeros((len(poses), 24, 2)), np.zeros((len(poses), 24), bool), rest, 600.0, 3.5, sigma)
     seen = np.ones((len(poses), 24), bool)
+    task = CompletionTask(poses, np.zeros((len(poses), 24, 2)), seen, rest, 600.0, 3.5, sigma)
     seen[:, [3, 6, 9, 13, 14, 22, 23]] = False
     limbs = ((4, 7, 10), (5, 8, 11), (18, 20), (19, 21))
     for i, limb in enumerate(rng.integers(0, 4, len(poses))):

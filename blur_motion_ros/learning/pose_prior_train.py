@@ -1,4 +1,4 @@
-"""`blur-motion train pose-prior`: the free pose prior and the short-motion statistics, about two minutes on one core."""
+"""`blur-motion train pose-prior`: the free pose prior and the short-motion statistics; a minute on one core."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from blur_motion_ros.learning.record import write_card
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = pose_prior.MixtureOptions()
     parser.add_argument("--mocap", type=Path, help="CMU subset npz (default: BLUR_MOTION_MOCAP)")
-    parser.add_argument("--deepmimic", type=Path, help="folder with humanoid3d_*.txt (default: installed pybullet_data)")
+    parser.add_argument("--deepmimic", type=Path, help="folder with humanoid3d_*.txt (default: of pybullet_data)")
     parser.add_argument("--out", type=Path, default=priors.ASSET, help="npz to write; a .json card is put beside it")
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--components", type=int, default=defaults.components, help="mixture components")
@@ -47,12 +47,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def body_rest() -> np.ndarray:
-    """Rest joints [24, 3] of the packaged body, or the nominal ones where it is not there."""
-    try:
-        from blur_motion_ros.body import rest_joints
-    except ImportError:
-        return mocap.NOMINAL_REST
-    joints = np.asarray(rest_joints(), np.float64)
+    """Rest joints [24, 3] of the free body, relative to its pelvis."""
+    from blur_motion_ros.body import load_body
+    joints = load_body().rest_joints()
     return joints - joints[0]
 
 

@@ -1,7 +1,8 @@
 """`blur-motion train WHAT`: one table of what can be trained; a module is imported only when it is used.
 
 A trainable's module has `add_arguments(parser)` and `run(args) -> int`. Runs are seeded; the long ones write
-checkpoints and continue where they stopped. A card (.json: command, seed, time, metrics, SHA-256) is put beside weights.
+checkpoints and continue where they stopped. A card (.json: command, seed, time, metrics, SHA-256) lies
+beside the weights.
 """
 
 from __future__ import annotations
