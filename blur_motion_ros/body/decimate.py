@@ -24,15 +24,16 @@ class Decimated:
 
 
 def decimate(vertices: np.ndarray, faces: np.ndarray, target_faces: int, importance: np.ndarray | None = None,
-             uv_faces: np.ndarray | None = None) -> Decimated:
+             uv: np.ndarray | None = None, uv_faces: np.ndarray | None = None) -> Decimated:
     """Collapse edges of a closed manifold mesh until `target_faces` are left (Garland and Heckbert's quadrics).
 
-    vertices [V,3]; faces [F,3]; importance [V] scales what an error at a vertex costs; uv_faces [F,3] texture
-    coordinates of the corners: a seam is only shortened along itself, so every face keeps a place in the texture.
+    vertices [V,3]; faces [F,3]; importance [V] scales what an error at a vertex costs; uv [T,2] and uv_faces [F,3]
+    texture coordinates of the corners: a seam is only shortened along itself and no face may turn over in the
+    texture, so every face keeps a place of its own there.
     """
     if not 4 <= target_faces <= len(faces):
         raise ValueError(f"target_faces: {target_faces} is not between 4 and the mesh's {len(faces)} faces")
-    work = _Collapser(vertices, faces, importance, uv_faces)
+    work = _Collapser(vertices, faces, importance, uv, uv_faces)
     work.run(len(faces) - target_faces)
     alive = [i for i, face in enumerate(work.faces) if face is not None]
     kept, new = np.unique([work.faces[i] for i in alive], return_inverse=True)
@@ -43,10 +44,11 @@ def decimate(vertices: np.ndarray, faces: np.ndarray, target_faces: int, importa
 class _Collapser:
     """The state of a decimation: plain Python lists, because it is all single scalars."""
 
-    def __init__(self, vertices, faces, importance, uv_faces):
+    def __init__(self, vertices, faces, importance, uv, uv_faces):
         self.x = np.asarray(vertices, float).tolist()
         self.faces = [tuple(f) for f in np.asarray(faces).tolist()]
         self.uv = [tuple(f) for f in np.asarray(faces if uv_faces is None else uv_faces).tolist()]
+        self.uv_points = None if uv is None or uv_faces is None else np.asarray(uv, float).tolist()
         self.around = [set() for _ in self.x]  # faces of each vertex
         for i, face in enumerate(self.faces):
             for v in face:
@@ -84,9 +86,10 @@ class _Collapser:
         shared = self.around[u] & self.around[v]
         if len(shared) != 2 or len(self.neighbours(u) & self.neighbours(v)) != 2:
             return False  # the result would not be a closed surface
-        if len(self.around[u]) <= 3 or len(self.around[v]) <= 3 or not self.texture_map(u, v, shared):
+        moved = self.texture_map(u, v, shared)
+        if len(self.around[u]) <= 3 or len(self.around[v]) <= 3 or not moved:
             return False
-        return not any(self.flips(i, u, v) for i in self.around[u] - shared)
+        return not any(self.flips(i, u, v) or self.flips_in_texture(i, moved) for i in self.around[u] - shared)
 
     def texture_map(self, u: int, v: int, shared: set[int]) -> dict[int, int]:
         """UV index at u -> UV index at v over the two faces that vanish; empty if a seam would be torn."""
@@ -110,6 +113,13 @@ class _Collapser:
         dot = sum(a * b for a, b in zip(before, after, strict=True))
         lengths = sum(a * a for a in before) * sum(a * a for a in after)
         return dot <= 0 or dot * dot < 0.04 * lengths
+
+    def flips_in_texture(self, face: int, moved: dict[int, int]) -> bool:
+        if self.uv_points is None:
+            return False
+        before = _area2([self.uv_points[t] for t in self.uv[face]])
+        after = _area2([self.uv_points[moved.get(t, t)] for t in self.uv[face]])
+        return before * after <= 0
 
     def collapse(self, u: int, v: int) -> None:
         shared = self.around[u] & self.around[v]
@@ -136,6 +146,11 @@ def _normal(a, b, c) -> tuple[float, float, float]:
     ux, uy, uz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
     vx, vy, vz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
     return uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+
+
+def _area2(corners: list[list[float]]) -> float:
+    (ax, ay), (bx, by), (cx, cy) = corners
+    return (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
 
 
 def _quadrics(vertices: np.ndarray, faces: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -219,8 +234,13 @@ class Lift:
         self._right = surface.T @ sparse.diags(weight)
         own = np.asarray(self._right.sum(1)).ravel()
         self._pull = keep * own + 1e-3 * own.mean()
-        self._solve = splu((self._right @ surface + sparse.diags(self._pull)).tocsc()).solve
         self._kept = mesh.kept
+        for _ in range(6):
+            self._solve = splu((self._right @ surface + sparse.diags(self._pull)).tocsc()).solve
+            turned = (face_normals(self(vertices), mesh.faces) * small_normal).sum(1) < 0.3
+            if not turned.any():
+                break
+            self._pull[np.unique(mesh.faces[turned])] *= 10  # keep small folds from turning inside out
 
     def __call__(self, attributes: np.ndarray) -> np.ndarray:
         """[V, ...] -> [v, ...]."""

@@ -21,7 +21,7 @@ VERSION = 1  # of the algorithm: part of the cache file's name
 
 def level_of_detail(body: BodyModel, faces: int) -> BodyModel:
     """`body` with about `faces` faces. Joints and landmarks agree with the full body for every shape (1e-9 m)."""
-    mesh = decimate.decimate(body.v_template, body.faces, faces, importance(body.weights), body.uv_faces)
+    mesh = decimate.decimate(body.v_template, body.faces, faces, importance(body.weights), body.uv, body.uv_faces)
     lift = decimate.Lift(body.v_template, body.faces, mesh)
     template, shapes = lift(body.v_template), lift(body.shapedirs)
     small = np.concatenate([template[..., None], shapes], -1)
@@ -42,8 +42,8 @@ def importance(weights: np.ndarray) -> np.ndarray:
     """[V] how much a vertex's shape matters: less on fingers, toes and the face, which are small in a picture."""
     part = {name: weights[:, j] for j, name in enumerate(SMPL24)}
     fine = sum(part[f"{side}_{name}"] for side in ("left", "right") for name in ("hand", "foot"))
-    medium = part["head"] + sum(part[f"{side}_{name}"] for side in ("left", "right") for name in ("wrist", "ankle"))
-    return np.clip(1.0 - 0.93 * fine - 0.75 * medium, 0.05, 1.0)
+    medium = sum(part[f"{side}_{name}"] for side in ("left", "right") for name in ("wrist", "ankle"))
+    return np.clip(1.0 - 0.93 * fine - 0.75 * medium - 0.55 * part["head"], 0.05, 1.0)
 
 
 def strongest(weights: np.ndarray, count: int = 4) -> np.ndarray:
