@@ -17,6 +17,9 @@ from blur_motion_ros.matting.settings import MattingSettings
 from blur_motion_ros.types import Matte
 
 
+_BLENDED = np.array([0.68, 0.33, 0.23], np.float32)  # alpha where blended: mean inside the mask, outside, and sd
+
+
 class DifferenceMatter:
     """Matter for the CPU: stateless, any image size, about 2 ms at 128 x 128."""
 
@@ -43,14 +46,15 @@ class DifferenceMatter:
 
     def _matte(self, image: np.ndarray, plate: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> Matte:
         scale = float(np.sqrt(mask.sum()))
-        person, opaque, prior_mean, prior_sd = _priors(mask, scale, self.settings.reach)
+        person, opaque = _priors(mask, scale, self.settings.reach)
         sure = cv2.erode(mask, _disc(0.05 * scale)) ** 2
-        alpha, alpha_sd, seen = (np.empty_like(mask) for _ in range(3))
         local, spread, weight = _local_colours(image, sure, scale)
         colours, colour_spread, share = palette_of(image, sure, self.settings.colours)
-        posterior(image, plate, sigma, person, opaque, prior_mean, prior_sd, local, spread, weight, colours,
-                  colour_spread, share, self.settings.shadows, alpha, alpha_sd, seen)
-        return Matte(alpha, alpha_sd)
+        smooth = cv2.GaussianBlur(image - plate, (5, 5), 1.0)
+        alpha, alpha_sd = np.empty_like(mask), np.empty_like(mask)
+        posterior(image, plate, smooth, sigma, person, opaque, _BLENDED, local, spread, weight, colours,
+                  colour_spread, share, self.settings.shadows, alpha, alpha_sd)
+        return _smoothed(alpha, alpha_sd, scale)
 
 
 def mask_from_difference(image: np.ndarray, plate: np.ndarray, sigma: np.ndarray) -> np.ndarray:
@@ -66,8 +70,8 @@ def mask_from_difference(image: np.ndarray, plate: np.ndarray, sigma: np.ndarray
     return cv2.morphologyEx(seen, cv2.MORPH_CLOSE, _disc(0.03 * max(sigma.shape)))
 
 
-def _priors(mask: np.ndarray, scale: float, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Probability that the person contributes to a pixel, and mean and sd of alpha if so ([H, W] each).
+def _priors(mask: np.ndarray, scale: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Probability that the person contributes to a pixel, and that it is opaque there if so ([H, W] each).
 
     Functions of the signed distance to the mask's outline (docs/matting.md has the measurement).
     """
@@ -77,33 +81,44 @@ def _priors(mask: np.ndarray, scale: float, reach: float) -> tuple[np.ndarray, n
     person = 0.6 * np.exp(-away / 0.04) + 0.1 * np.exp(-away / reach)
     person = np.where(inside > 0, 1.0 - 0.3 * np.exp(-depth / 0.015) - 0.003, person)
     opaque = np.where(inside > 0, 1.0 - np.exp(-depth / 0.055), 0.01)
-    mean = np.where(inside > 0, 0.68, 0.33)
-    sd = np.full_like(depth, 0.23)
-    return tuple(v.astype(np.float32) for v in (person, opaque, mean, sd))
+    return person.astype(np.float32), opaque.astype(np.float32)
 
 
 def _local_colours(image: np.ndarray, sure: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Colours of nearby sure pixels at two ranges: [2, H, W, 3], their spread [2, H, W] and weight [2, H, W]."""
-    colours, spreads, weights = [], [], []
-    stack, power = np.dstack([image * sure[..., None], sure]), (image * image).sum(2) * sure
-    for radius, share in ((0.07, 0.5), (0.25, 0.2)):
-        mean, square = (_blur(v, max(radius * scale, 0.7)) for v in (stack, power))
-        near = mean[..., 3]
-        colour = mean[..., :3] / np.maximum(near, 1e-6)[..., None]
-        variance = square / np.maximum(near, 1e-6) - (colour**2).sum(2)
-        colours.append(colour)
-        spreads.append(np.sqrt(np.maximum(variance / 3.0, 0.0)) + 0.01)
-        weights.append(share * np.clip(near / 0.02, 0.0, 1.0))
-    return tuple(np.ascontiguousarray(np.stack(v), np.float32) for v in (colours, spreads, weights))
+    h, w = sure.shape
+    colours, spreads = np.empty((2, h, w, 3), np.float32), np.empty((2, h, w), np.float32)
+    weights = np.empty((2, h, w), np.float32)
+    # colours in three channels, their power in the fourth; the weight apart
+    stack = np.dstack([image, (image * image).sum(2)]) * sure[..., None]
+    for k, (reach, share) in enumerate(((0.07, 0.5), (0.25, 0.2))):
+        mean, near = _shrunk_blur(stack, reach * scale), _shrunk_blur(sure, reach * scale)
+        mean /= np.maximum(near, 1e-6)[..., None]
+        spread = np.sqrt(np.maximum(mean[..., 3] - (mean[..., :3] ** 2).sum(2), 0.0) / 3.0) + 0.01
+        colours[k] = cv2.resize(mean[..., :3], (w, h))
+        spreads[k] = cv2.resize(spread, (w, h))
+        weights[k] = cv2.resize(share * np.clip(near / 0.02, 0.0, 1.0), (w, h))
+    return colours, spreads, weights
 
 
-def _blur(stack: np.ndarray, radius: float) -> np.ndarray:
-    """Gaussian blur of [H, W, C]; wide ones at reduced resolution, where they cost little and lose nothing."""
-    f = max(int(radius / 2.0), 1)
-    h, w = stack.shape[:2]
-    small = cv2.resize(stack, (max(w // f, 1), max(h // f, 1)), interpolation=cv2.INTER_AREA) if f > 1 else stack
-    small = cv2.GaussianBlur(small, (0, 0), radius / f)
-    return cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR) if f > 1 else small
+def _shrunk_blur(image: np.ndarray, radius: float) -> np.ndarray:
+    """Gaussian blur of [H, W(, 4)] at a resolution at which `radius` is one to two pixels: nothing finer is left."""
+    h, w = image.shape[:2]
+    f = max(int(radius), 1)
+    small = cv2.resize(image, (max(w // f, 1), max(h // f, 1)), interpolation=cv2.INTER_AREA) if f > 1 else image
+    return cv2.GaussianBlur(small, (0, 0), max(radius / f, 0.7))
+
+
+def _smoothed(alpha: np.ndarray, sd: np.ndarray, scale: float) -> Matte:
+    """Let uncertain pixels follow certain neighbours, as blur makes alpha smooth; neighbours share their doubt."""
+    weight = 1.0 / (sd**2 + 0.1**2)
+    stack = np.dstack([weight, weight * alpha, weight * alpha**2])
+    total, first, second = cv2.split(cv2.GaussianBlur(stack, (0, 0), max(0.028 * scale, 0.5)))
+    mean = first / total
+    spread = np.maximum(second / total - mean**2, 0.0) + 0.05**2
+    trust = spread / (spread + sd**2)
+    doubt = np.maximum(sd, np.sqrt(cv2.GaussianBlur(sd**2, (0, 0), max(0.042 * scale, 0.7))))
+    return Matte(trust * alpha + (1.0 - trust) * mean, doubt)
 
 
 def _disc(radius: float) -> np.ndarray:
