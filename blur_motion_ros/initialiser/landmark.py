@@ -71,7 +71,7 @@ class Registrar:
     def __init__(self, body: LandmarkBody, settings: RegistrationSettings | None = None,
                  prior: PosePrior | None = None):
         self.body, self.settings = body, settings or RegistrationSettings()
-        self.prior = prior or DiagonalPrior.default()
+        self.prior = prior or default_prior()
         self._mean_pose = DiagonalPrior.default().mean
         self.reset()
 
@@ -98,7 +98,8 @@ class Registrar:
         self._learn_shape(found)
         self._last = _Last(frame.exposure, rays, found.pose)
         miss = frame.camera.project(found.posed.points) - landmarks.image
-        return PoseMeasurement(frame.exposure.middle, found.pose.state, covariance(found.normal), landmarks,
+        spread = self.settings.inflation**2 * covariance(found.normal)
+        return PoseMeasurement(frame.exposure.middle, found.pose.state, spread, landmarks,
                                float(np.sqrt((miss[_LIMB_POINTS]**2).sum(1).mean())))
 
     def _solve(self, seen: Evidence) -> Registration:
@@ -127,6 +128,13 @@ class Registrar:
         self._frames += 1
         precision = self._shape.precision + shape_information(found.data, found.normal) / s.shape_correlation
         self._shape = ShapePrior(found.pose.betas, precision)
+
+
+def default_prior() -> PosePrior:
+    """The learned mixture where it is packaged, else the built-in Gaussian."""
+    from blur_motion_ros.fit.priors import ASSET, load_pose_prior
+
+    return load_pose_prior() if ASSET.is_file() else DiagonalPrior.default()
 
 
 _LIMB_POINTS = [i for i in range(11, 33) if i not in range(17, 23)]

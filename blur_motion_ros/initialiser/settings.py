@@ -48,11 +48,13 @@ class RegistrationSettings:
                                 low=0, high=2)
     outlier: float = setting(3.0, "residual beyond which a landmark or bone loses influence", unit="sigma", low=1,
                              high=100)
+    inflation: float = setting(1.5, "factor on the standard deviations that the noise model implies, for what it does "
+                               "not know (measured: body differences, lasting errors of the network)", low=0.1, high=20)
     iterations: int = setting(6, "largest number of steps from the pose of the frame before", low=1, high=100)
     cold_iterations: int = setting(20, "largest number of steps without one", low=1, high=200)
     shape_frames: int = setting(30, "frames over which the body's shape is estimated before it is frozen", low=0,
                                 high=100000)
-    shape_correlation: float = setting(5.0, "frames that tell as much about the shape as one independent frame would",
+    shape_correlation: float = setting(10.0, "frames that tell as much about the shape as one independent frame would",
                                        low=1, high=1000)
 
 

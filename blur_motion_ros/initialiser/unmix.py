@@ -14,8 +14,8 @@ from blur_motion_ros import light
 
 GREY = 0.3  # linear light of the replaced background
 _CONTRAST = (0.04, 0.15)  # of an opaque body against a plate of brightness B (linear): 0.04 + 0.15 B
-_FLOOR = 0.15  # least contrast ratio taken for the body; also the least coverage divided by
-_NOISE = 4.0  # plate sigmas of difference ignored
+_FLOOR = 0.1  # least contrast ratio taken for the body; also the least coverage divided by
+_NOISE = 1.0  # plate sigmas of difference ignored
 _VISIBLE = 3.0  # coverage is multiplied by this (clipped to 1) before the body is put over grey
 
 
