@@ -125,9 +125,9 @@ def draw_speed_bar(image: np.ndarray) -> np.ndarray:
 
 
 def draw_text(image: np.ndarray, text: str, at: tuple[int, int], size: float = 0.5) -> None:
-    """White text with a dark outline, drawn in place."""
-    for colour, thickness in (((20, 20, 20), 3), ((255, 255, 255), 1)):
-        cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, thickness, cv2.LINE_AA)
+    """White text with a dark shadow, drawn in place."""
+    for colour, shift in (((20, 20, 20), 1), ((255, 255, 255), 0)):
+        cv2.putText(image, text, (at[0] + shift, at[1] + shift), cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 
 def frame_picture(image: np.ndarray, camera: Camera, trail: Sequence[Shown], view: View, label: str = "") -> np.ndarray:

@@ -22,11 +22,12 @@ _PATIENCE_S = 30.0
 class PlateCapture:
     """Offers `~/capture_background`.  `offer` is called with every image, `tick` now and then; both thread-safe.
 
-    take(image): receives the finished plate [H, W, 3] uint8 RGB.
+    take(image): receives the finished plate [H, W, 3] uint8 RGB.  obstacle(): why it is impossible now, or ''.
     """
 
-    def __init__(self, node: Node, settings: Settings, take: Callable[[np.ndarray], None]) -> None:
-        self._node, self._take = node, take
+    def __init__(self, node: Node, settings: Settings, take: Callable[[np.ndarray], None],
+                 obstacle: Callable[[], str] = lambda: "") -> None:
+        self._node, self._take, self._obstacle = node, take, obstacle
         self._frames, self._motion = settings.background.capture_frames, settings.background.capture_motion
         self._response = settings.camera.response
         self._lock = threading.Lock()
@@ -56,16 +57,15 @@ class PlateCapture:
             self._answer(False, f"only {len(self._images)} images came in {_PATIENCE_S:g} s; is the camera running?")
 
     async def _on_request(self, _: Any, response: Any) -> Any:
+        future, obstacle = None, self._obstacle()
         with self._lock:
-            busy = self._future is not None
-            if not busy:
+            if self._future is not None:
+                obstacle = "a capture is already under way"
+            elif not obstacle:
                 self._images.clear()
                 self._deadline = time.monotonic() + _PATIENCE_S
                 self._future = future = Future(executor=self._node.executor)
-        if busy:
-            response.success, response.message = False, "a capture is already under way"
-        else:
-            response.success, response.message = await future
+        response.success, response.message = (False, obstacle) if future is None else await future
         return response
 
     def _finish(self, images: list[np.ndarray]) -> None:

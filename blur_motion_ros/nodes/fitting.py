@@ -36,7 +36,7 @@ class FitNode(BaseNode):
         self.worker = FitWorker(lambda: self._prepared(make_engine), self.intake, self.output.publish, self.problem)
         self._subscribe()
         self.create_service(Trigger, "~/reset", self._on_reset)
-        self._capture = PlateCapture(self, self.settings, self._use_plate)
+        self._capture = PlateCapture(self, self.settings, self._use_plate, lambda: self.worker.error)
         self.worker.watch = self._capture.offer
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(self.settings.ros.diagnostics_period, self._publish_diagnostics)

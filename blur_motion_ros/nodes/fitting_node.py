@@ -11,11 +11,14 @@ from blur_motion_ros.nodes.fitting import FitNode
 
 
 class FittingNode(FitNode):
-    """Takes `frame/image`, `frame/camera_info`, `frame/exposure` (by remapping) and `background`."""
+    """Takes `frame/image`, `frame/camera_info`, `frame/exposure` and `background`; settings as in `specs.FITTING`.
+
+    What the command line or a parameter file says wins over these defaults.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         remappings = [w for a, b in specs.FITTING.remappings.items() for w in ("-r", f"{a}:={b}")]
         kwargs.setdefault("cli_args", ["--ros-args", *remappings])
-        # The camera node has already turned stamps into shutter openings.
-        kwargs.setdefault("parameter_overrides", [Parameter("camera.reference", value="start")])
+        kwargs.setdefault("parameter_overrides", [Parameter(name, value=value)
+                                                  for name, value in specs.FITTING.parameters[0].items()])
         super().__init__(specs.FITTING.name, **kwargs)
