@@ -9,11 +9,18 @@ from blur_motion_ros.initialiser.settings import PersonSettings
 from blur_motion_ros.types import Landmarks, Plate
 
 _TILE_OVERLAP = 0.5
+_LEAD = 0.5  # share of the last step by which the next region leads (a full step overshoots after a bad frame)
+_FARTHEST = 3.0  # body radii from their last place that a lost person is looked for
+_BLOBS = 96  # pixels per image side in which moved regions are looked for
 
 
 class PersonTracker:
-    """Follows one person. While they are tracked only the landmark network runs, on a region predicted from the two
-    frames before; when they are lost, the detector searches the frame and then, tile by tile, its enlarged parts."""
+    """Follows one person.
+
+    While they are tracked only the landmark network runs, on a region predicted from the frames before. When they are
+    lost, candidates are tried in this order: the detector on the whole frame, on one enlarged tile of it per frame,
+    what differs from the clean plate, and the last region.
+    """
 
     def __init__(self, networks: BlazePose, settings: PersonSettings | None = None):
         self.networks = networks
@@ -32,16 +39,16 @@ class PersonTracker:
         """Landmarks of the person followed in the next frame, image [H, W, 3] uint8 RGB; None while nobody is found.
 
         plate: clean background under the light of this frame, or None."""
-        if self._tracked and self._last is not None:
+        if self._tracked:
             found = self._look(image, plate, self._predicted())
             if found is not None:
                 return found
         self._tracked = False
-        for detection in self._ranked(self._search(image)):
-            found = self._look(image, plate, detection)
+        for candidate in self._candidates(image, plate):
+            found = self._look(image, plate, candidate)
             if found is not None:
                 return found
-        self._miss()
+        self._lost += 1
         return None
 
     def _look(self, image: np.ndarray, plate: Plate | None, where: Detection) -> Landmarks | None:
@@ -53,17 +60,15 @@ class PersonTracker:
             landmarks, seen = self.networks.landmarks(image, region, plate, mask)
             if landmarks.score < s.presence_score or not self._same(where, seen):
                 return None
-        if self._tracked and self._last is not None:
-            self._velocity = seen.hip - self._last.hip
-        else:
-            self._velocity = np.zeros(2)
+        self._velocity = seen.hip - self._last.hip if self._tracked and self._last is not None else np.zeros(2)
         self._last, self._tracked, self._lost = seen, True, 0
         return landmarks
 
     def _predicted(self) -> Detection:
-        """Where the person should be now: half of the last step further (the full step overshoots on a bad frame)."""
-        step = 0.5 * self._velocity
-        return Detection(self._last.hip + step, self._last.scale + step, self._last.score)
+        last = self._last
+        assert last is not None  # a tracked person has a last place
+        step = _LEAD * self._velocity
+        return Detection(last.hip + step, last.scale + step, last.score)
 
     def _same(self, a: Detection, b: Detection) -> bool:
         s = self.settings
@@ -71,33 +76,68 @@ class PersonTracker:
         jump = np.hypot(*(a.hip - b.hip)) / max(a.radius, 1e-6)
         return bool(growth < s.largest_growth and jump < s.largest_jump)
 
-    def _search(self, image: np.ndarray) -> list[Detection]:
-        """People in the whole frame, else in one enlarged tile of it (the next one at the next call)."""
+    # -- when they are lost --------------------------------------------------------------------------------------
+
+    def _candidates(self, image: np.ndarray, plate: Plate | None) -> list[Detection]:
+        """Where to look for the person, best guess first."""
         score = self.settings.detection_score
-        found = self.networks.detect(image, score)
-        if self._ranked(found):
+        found = self._ranked(self.networks.detect(image, score))
+        if found:
             return found
-        x, y, side = tiles(image.shape[1], image.shape[0])[self._tile % len(tiles(image.shape[1], image.shape[0]))]
+        views = tiles(image.shape[1], image.shape[0])
+        x, y, side = views[self._tile % len(views)]
         self._tile += 1
-        offset = np.array([x, y], float)
         part = self.networks.detect(image[y:y + side, x:x + side], score)
-        return found + [Detection(d.hip + offset, d.scale + offset, d.score) for d in part]
+        found = self._ranked([Detection(d.hip + (x, y), d.scale + (x, y), d.score) for d in part])
+        if found or not self._waiting:
+            return found
+        last = [self._last] if self._last is not None else []
+        return (self._ranked(moved(image, plate, last[0].radius))[:2] if plate is not None else []) + last
+
+    @property
+    def _waiting(self) -> bool:
+        """The person followed may still come back: nobody else is taken."""
+        return self._last is not None and self._lost < self.settings.patience
 
     def _ranked(self, people: list[Detection]) -> list[Detection]:
-        """Candidates in order of preference; nobody else while the person followed may still come back."""
+        """Candidates in order of preference, without those who cannot be the person we wait for."""
         s = self.settings
-        if self._last is not None and self._lost < s.patience:
-            reach = s.largest_jump * self._last.radius * (1 + self._lost)
-            near = [d for d in people if np.hypot(*(d.hip - self._last.hip)) < reach]
-            return sorted(near, key=lambda d: float(np.hypot(*(d.hip - self._last.hip))))
-        if s.select == "target":
-            return sorted(people, key=lambda d: float(np.hypot(*(d.hip - [s.target_x, s.target_y]))))
-        if s.select == "nearest" and self._last is not None:
-            return sorted(people, key=lambda d: float(np.hypot(*(d.hip - self._last.hip))))
+        if self._waiting:
+            reach = min(s.largest_jump * (1 + 0.5 * self._lost), _FARTHEST) * self._last.radius
+            return [d for d in self._nearest(people, self._last.hip) if np.hypot(*(d.hip - self._last.hip)) < reach]
+        if s.select == "target" and self._last is None:
+            return self._nearest(people, np.array([s.target_x, s.target_y]))
+        if s.select != "largest" and self._last is not None:
+            return self._nearest(people, self._last.hip)
         return sorted(people, key=lambda d: -d.radius)
 
-    def _miss(self) -> None:
-        self._lost += 1
+    @staticmethod
+    def _nearest(people: list[Detection], to: np.ndarray) -> list[Detection]:
+        return sorted(people, key=lambda d: float(np.hypot(*(d.hip - to))))
+
+
+def moved(image: np.ndarray, plate: Plate, radius: float) -> list[Detection]:
+    """Regions that differ from the clean plate and could be a body of this radius, as upright and inverted people."""
+    import cv2
+
+    from blur_motion_ros import light
+
+    scale = max(image.shape[:2]) / _BLOBS
+    size = (max(1, round(image.shape[1] / scale)), max(1, round(image.shape[0] / scale)))
+    small = light.to_linear(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    clean = cv2.resize(plate.image, size, interpolation=cv2.INTER_AREA)
+    different = (np.abs(small - clean).max(2) > 0.03 + 0.1 * clean.max(2)).astype(np.uint8)
+    count, labels, stats, centres = cv2.connectedComponentsWithStats(different)
+    out = []
+    for i in range(1, count):
+        if stats[i, cv2.CC_STAT_AREA] * scale**2 < 0.1 * radius**2:
+            continue
+        rows, columns = np.nonzero(labels == i)
+        axis = np.linalg.svd(np.cov(np.stack([columns, rows])))[0][:, 0]  # the longest direction of the blob
+        up = radius * (axis if axis[1] < 0 else -axis)
+        hip = (centres[i] + 0.5) * scale - 0.5
+        out += [Detection(hip, hip + up, 0.0), Detection(hip, hip - up, 0.0)]
+    return out
 
 
 def tiles(width: int, height: int) -> list[tuple[int, int, int]]:
