@@ -131,9 +131,8 @@ def smpl_body(betas: np.ndarray, path: str | None = None) -> SkinnedBody:
     """The package's own body model (or the SMPL file at `path`) with shape `betas` [10]."""
     from blur_motion_ros.body import load_body
 
-    model = load_body(path) if path else load_body()
-    vertices = model.v_template + model.shapedirs[..., :len(betas)] @ betas
-    return skinned_body(vertices, model.faces, model.weights, model.J_regressor @ vertices, "free")
+    model = load_body(path, lod="full")
+    return skinned_body(model.rest_vertices(betas), model.faces, model.weights, model.rest_joints(betas), "free")
 
 
 def _from_anny(points: np.ndarray) -> np.ndarray:

@@ -1,0 +1,158 @@
+"""The methods of the benchmark table: ours, and what it is compared with.
+
+A method takes a sequence (inputs only) and gives a `Prediction`. `METHODS` lists them by name. A baseline that sees one
+pose per frame comes twice: *held* over the exposure, and *interpolated* linearly between mid-exposures (which looks at
+the next frame, so it could not run live).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from blur_motion_ros.body.joints import lsp14
+from blur_motion_ros.config import Settings
+from blur_motion_ros.data.sequence import Sequence
+from blur_motion_ros.evaluation.predictions import Prediction
+from blur_motion_ros.types import Exposure, Frame, Plate
+
+SAMPLES = 9  # instants per exposure
+
+
+class PerFrame(Protocol):
+    """One pose for each frame."""
+
+    def __call__(self, frame: Frame, plate: Plate | None) -> np.ndarray | None:
+        """Joints [24, 3] (SMPL24) or [14, 3] (LSP14) m at mid-exposure, or None."""
+        ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """name: in tables and on the command line.  doc: one line.  run: sequence, settings -> prediction.
+
+    causal: it uses nothing from after the exposure's own frame."""
+
+    name: str
+    doc: str
+    run: Callable[[Sequence, Settings], Prediction]
+    causal: bool = True
+
+
+def run_pipeline(sequence: Sequence, settings: Settings, adapt: Callable = lambda pipeline: None) -> Prediction:
+    """The product's own pipeline over a sequence. adapt: changes the pipeline before the first frame."""
+    from blur_motion_ros.pipeline import Pipeline
+    from blur_motion_ros.trajectory import sample
+
+    settings = replace(settings, camera=replace(settings.camera, response=sequence.response))
+    pipeline = Pipeline(settings)
+    adapt(pipeline)
+    if sequence.plate is not None:
+        pipeline.set_background(sequence.plate)
+    tracks, spent = [], 0.0
+    for frame in sequence:
+        began = time.process_time()
+        estimate = pipeline.process(frame)
+        spent += time.process_time() - began
+        tracks.append(sample(estimate, pipeline.skeleton, _instants(frame.exposure)))
+    joints = np.stack([t.positions for t in tracks])
+    return Prediction(np.stack([t.times for t in tracks]), lsp14(joints), joints,
+                      np.stack([t.position_covariance for t in tracks]), spent / max(len(tracks), 1))
+
+
+def held(sequence: Sequence, settings: Settings, make: Callable[[Settings], PerFrame]) -> Prediction:
+    """The pose of each frame, constant over its exposure."""
+    poses, seconds = per_frame(sequence, settings, make)
+    times = np.stack([_instants(e) for e in sequence.exposures])
+    return _prediction(times, np.repeat(poses[:, None], SAMPLES, 1), seconds)
+
+
+def interpolated(sequence: Sequence, settings: Settings, make: Callable[[Settings], PerFrame]) -> Prediction:
+    """Poses at mid-exposures, linear in between; constant before the first and after the last, NaN across a miss."""
+    poses, seconds = per_frame(sequence, settings, make)
+    middles = np.array([e.middle for e in sequence.exposures])
+    times = np.stack([_instants(e) for e in sequence.exposures])
+    known = np.isfinite(poses).all((1, 2))
+    if not known.any():
+        return _prediction(times, np.repeat(poses[:, None], SAMPLES, 1), seconds)
+    flat = poses[known].reshape(known.sum(), -1)
+    dense = np.stack([np.interp(times.ravel(), middles[known], column) for column in flat.T], -1)
+    dense = dense.reshape(times.shape + poses.shape[1:])
+    dense[~known] = np.nan
+    return _prediction(times, dense, seconds)
+
+
+def per_frame(sequence: Sequence, settings: Settings,
+              make: Callable[[Settings], PerFrame]) -> tuple[np.ndarray, float]:
+    """[F, J, 3] poses (NaN where nobody is found) and seconds per frame."""
+    from blur_motion_ros.background import BackgroundModel
+
+    background = BackgroundModel(settings.background, sequence.response)
+    if sequence.plate is not None:
+        background.set_plate(sequence.plate)
+    method, found, spent = make(settings), [], 0.0
+    for frame in sequence:
+        began = time.process_time()
+        found.append(method(frame, background.plate(frame)))
+        spent += time.process_time() - began
+    shape = next((f.shape for f in found if f is not None), (14, 3))
+    return np.stack([np.full(shape, np.nan) if f is None else f for f in found]), spent / max(len(found), 1)
+
+
+def select(names: Iterable[str] | None) -> list[Method]:
+    """Methods by name (None: all that need nothing extra). ValueError lists the known ones."""
+    table = methods()
+    if names is None:
+        return [m for m in table.values() if m.name != "deblur_onnx_held"]
+    unknown = [n for n in names if n not in table]
+    if unknown:
+        raise ValueError(f"unknown method '{unknown[0]}'; known: {', '.join(table)}")
+    return [table[n] for n in names]
+
+
+def methods() -> dict[str, Method]:
+    """Every method by name, in the order of the table."""
+    from blur_motion_ros.evaluation import baselines as b
+
+    pairs = (("blazepose", "BlazePose per frame, root by reprojection", b.BlazePoseFrames),
+             ("initialiser", "BlazePose registered to the body (our initialiser alone)", b.InitialiserFrames),
+             ("deblur_wiener", "Wiener deconvolution along the measured flow, then BlazePose", b.WienerFrames),
+             ("deblur_rl", "Richardson-Lucy deconvolution along the measured flow, then BlazePose",
+              b.RichardsonLucyFrames),
+             ("deblur_onnx", "a learned deblurring network (ONNX file in BLUR_MOTION_DEBLUR_ONNX), then BlazePose",
+              b.OnnxFrames))
+    out = [Method("blur_fit", "ours: polynomial motion fitted to the blurred images", run_pipeline),
+           Method("registration_n1", "ours without the blur model: one sharp sub-frame per exposure (N = 1)",
+                  b.run_single_subframe),
+           Method("rigid_two_frames", "one rigid motion over two frames, same renderer (as in MfB)", b.run_rigid_two),
+           Method("rigid_one_frame", "one rigid motion per frame, same renderer (as in SfB)", b.run_rigid_one)]
+    for name, doc, make in pairs:
+        out.append(Method(f"{name}_held", f"{doc}; held", _Bound(held, make)))
+        if name != "deblur_onnx":
+            out.append(Method(f"{name}_interp", f"{doc}; interpolated", _Bound(interpolated, make), causal=False))
+    return {m.name: m for m in out}
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """`held` or `interpolated` with its per-frame method."""
+
+    schedule: Callable
+    make: Callable[[Settings], PerFrame]
+
+    def __call__(self, sequence: Sequence, settings: Settings) -> Prediction:
+        return self.schedule(sequence, settings, self.make)
+
+
+def _prediction(times: np.ndarray, joints: np.ndarray, seconds: float) -> Prediction:
+    if joints.shape[2] == 24:
+        return Prediction(times, lsp14(joints), joints, seconds=seconds)
+    return Prediction(times, joints, seconds=seconds)
+
+
+def _instants(exposure: Exposure) -> np.ndarray:
+    return np.linspace(exposure.open, exposure.close, SAMPLES)

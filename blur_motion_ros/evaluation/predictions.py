@@ -1,0 +1,51 @@
+"""Predictions of a method for one sequence, in memory and on disk (the layout `blur-motion fit` writes)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """times [F, S] s; joints [F, S, 14, 3] m, LSP14, camera frame, NaN where an exposure has no prediction.
+
+    smpl24 [F, S, 24, 3] m and covariance [F, S, 24, 3, 3] m^2 of those, or None.  seconds: processor time per frame.
+    """
+
+    times: np.ndarray
+    joints: np.ndarray
+    smpl24: np.ndarray | None = None
+    covariance: np.ndarray | None = None
+    seconds: float = float("nan")
+
+
+def save_prediction(path: str | Path, prediction: Prediction) -> None:
+    """Write an NPZ that `read_prediction` and the sequences' own evaluator read."""
+    extra = {k: v for k, v in (("joints_smpl24", prediction.smpl24), ("covariance_smpl24", prediction.covariance))
+             if v is not None}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, times=prediction.times, joints=prediction.joints, seconds=prediction.seconds, **extra)
+
+
+def read_prediction(path: str | Path) -> Prediction:
+    """Read an NPZ with `times` and `joints` (and what else it has). ValueError names what is wrong."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"prediction {path} does not exist")
+    with np.load(path, allow_pickle=False) as data:
+        missing = [k for k in ("times", "joints") if k not in data]
+        if missing:
+            raise ValueError(f"prediction {path.name} has no array '{missing[0]}'")
+        times, joints = data["times"], data["joints"]
+        if joints.ndim != 4 or joints.shape[2:] != (14, 3) or times.shape != joints.shape[:2]:
+            raise ValueError(f"prediction {path.name}: joints {joints.shape} and times {times.shape};"
+                             " expected [F, S, 14, 3] and [F, S]")
+        return Prediction(times, joints, _optional(data, "joints_smpl24"), _optional(data, "covariance_smpl24"),
+                          float(data["seconds"]) if "seconds" in data else float("nan"))
+
+
+def _optional(data: np.lib.npyio.NpzFile, key: str) -> np.ndarray | None:
+    return data[key] if key in data else None
