@@ -126,7 +126,7 @@ def body_of(arrays: dict[str, np.ndarray], source: str) -> BodyModel:
         raise BodyError(f"{source}: 'shapedirs' has {shapes.shape[2]} shape directions; {BETAS} are needed")
     shapes = shapes[..., :BETAS]
     regressor = check.get("J_regressor", (24, count))
-    weights = check.get("weights", (count, 24))
+    weights = _normalised(check.get("weights", (count, 24)), source)
     faces = check.get("f", (None, 3), integer=True, below=count)
     _check_tree(check.get("kintree_table", (2, 24), integer=True), source)
     posed = check.get("posedirs", (count, 3, 207)) if "posedirs" in arrays else None
@@ -223,6 +223,13 @@ class _Checker:
         if not np.isfinite(value).all():
             raise BodyError(f"{self.source}: '{key}' contains NaN or infinity")
         return value
+
+
+def _normalised(weights: np.ndarray, source: str) -> np.ndarray:
+    total = weights.sum(1, keepdims=True)
+    if weights.min() < -1e-6 or np.abs(total - 1).max() > 1e-2:
+        raise BodyError(f"{source}: 'weights' must be non-negative with rows that sum to one")
+    return weights / total
 
 
 def _check_tree(table: np.ndarray, source: str) -> None:

@@ -119,11 +119,14 @@ def landmark_regressor(template: np.ndarray, joints: np.ndarray) -> np.ndarray:
     """[P,V] rows for `joints.LANDMARKS` of a mesh that carries none: v_template [V,3], J_regressor [24,V].
 
     The official mesh: smplx's named vertices, and mixtures of them for knuckles, eye corners and mouth. Any other
-    mesh: points found by direction on the head, hands and feet (centimetres off, and only the face and toes).
+    mesh: the vertices nearest to where an adult has them, relative to the joints (some centimetres off).
     """
     rows = _official_points(len(template), joints) if len(template) == 6890 else _found_points(template, joints)
     for i, name in enumerate(SMPL24):
         rows[name] = joints[i]
+    above_head = np.linalg.norm(template[:, [0, 2]] - (joints[15] @ template)[[0, 2]], axis=1) < 0.05
+    rows["head_top"] = np.zeros(len(template))
+    rows["head_top"][np.where(above_head, template[:, 1], -np.inf).argmax()] = 1
     return np.stack([_landmark(name, rows) for name in LANDMARKS])
 
 
@@ -139,14 +142,20 @@ def _found_points(template: np.ndarray, joints: np.ndarray) -> dict[str, np.ndar
     """Nearest vertices to where an adult's points lie relative to the joints (SMPL axes, metres)."""
     at = joints @ template
     scale = np.linalg.norm(at[15] - at[0]) / 0.6
-    offsets = {"nose": ("head", (0, 0.04, 0.13))}
+    offsets = {"nose": ("head", (0, 0.003, 0.121))}
     for side, s in (("left", 1.0), ("right", -1.0)):
-        offsets |= {f"{side}_eye": ("head", (s * 0.032, 0.075, 0.1)), f"{side}_ear": ("head", (s * 0.08, 0.05, 0.0)),
-                    f"{side}_heel": (f"{side}_ankle", (0, -0.06, -0.06)),
-                    f"{side}_big_toe": (f"{side}_foot", (-s * 0.02, 0, 0.09)),
-                    f"{side}_small_toe": (f"{side}_foot", (s * 0.05, 0, 0.05))}
-        for finger, forward in (("index", 0.03), ("middle", 0.0), ("pinky", -0.05), ("thumb", 0.08)):
-            offsets[f"{side}_{finger}_tip"] = (f"{side}_hand", (s * (0.02 if finger == "thumb" else 0.08), 0, forward))
+        head, ankle, foot, hand = "head", f"{side}_ankle", f"{side}_foot", f"{side}_hand"
+        offsets |= {
+            f"{side}_eye": (head, (s * 0.030, 0.039, 0.090)),
+            f"{side}_ear": (head, (s * 0.067, 0.019, 0.015)),
+            f"{side}_heel": (ankle, (-s * 0.006, -0.035, -0.053)),
+            f"{side}_big_toe": (foot, (-s * 0.011, -0.013, 0.060)),
+            f"{side}_small_toe": (foot, (s * 0.050, -0.015, 0.007)),
+            f"{side}_index_tip": (hand, (s * 0.070, -0.020, 0.050)),
+            f"{side}_middle_tip": (hand, (s * 0.080, -0.039, -0.007)),
+            f"{side}_pinky_tip": (hand, (s * 0.040, -0.020, -0.070)),
+            f"{side}_thumb_tip": (hand, (-s * 0.010, -0.050, 0.085)),
+        }
     rows = {}
     for name, (joint, offset) in offsets.items():
         rows[name] = np.zeros(len(template))
@@ -161,16 +170,19 @@ def _landmark(name: str, rows: dict[str, np.ndarray]) -> np.ndarray:
         return rows[name]
     side, _, part = name.partition("_")
     eyes = 0.5 * (rows["left_eye"] + rows["right_eye"])
-    if name == "head_top":
-        return eyes + 1.35 * (eyes - rows["head"])
+    nose, forward = rows["nose"], eyes - rows["head"]
     if name == "jaw":
-        return rows["nose"] - 1.6 * (eyes - rows["nose"])
-    if part in ("eye_inner", "eye_outer"):
-        return eyes + (0.5 if part == "eye_inner" else 1.4) * (rows[f"{side}_eye"] - eyes)
+        return nose - 0.84 * (eyes - nose) - 0.86 * forward
     if part == "mouth":
-        return rows["nose"] - 0.8 * (eyes - rows["nose"]) + 0.8 * (rows[f"{side}_eye"] - eyes)
-    if part in ("index", "pinky", "thumb"):
-        return 0.47 * rows[f"{side}_wrist"] + 0.53 * rows[f"{side}_{part}_tip"]
+        return nose - 0.49 * (eyes - nose) - 0.43 * forward + 0.88 * (rows[f"{side}_eye"] - eyes)
+    if part in ("eye_inner", "eye_outer"):
+        return eyes + (0.57 if part == "eye_inner" else 1.43) * (rows[f"{side}_eye"] - eyes)
+    if part in ("index", "pinky"):
+        return rows[f"{side}_hand"] + 0.55 * (rows[f"{side}_{part}_tip"] - rows[f"{side}_middle_tip"])
+    if part == "thumb":
+        return 0.5 * rows[f"{side}_wrist"] + 0.5 * rows[f"{side}_thumb_tip"]
+    if part == "middle_tip":
+        return rows[f"{side}_middle_tip"]
     if part == "foot_index":
-        return 0.8 * rows[f"{side}_big_toe"] + 0.2 * rows[f"{side}_small_toe"]
+        return 0.88 * rows[f"{side}_big_toe"] + 0.12 * rows[f"{side}_small_toe"]
     raise KeyError(name)
