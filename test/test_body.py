@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from blur_motion_ros.assets import packaged
-from blur_motion_ros.body import BodyError, Skeleton, decimate, joints, levels, load_body, mesh
-from blur_motion_ros.body.model import arrays_of, body_of, read_body, save_body, smplx_layer
+from blur_motion_ros.body import BodyError, Skeleton, decimate, joints, levels, load_body, mesh, official
+from blur_motion_ros.body.model import _vertex_ids, arrays_of, body_of, read_body, save_body, smplx_layer
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.types import BodyState
 
@@ -344,6 +344,24 @@ def test_landmarks_of_a_mesh_without_them_are_near(small):
     off = np.linalg.norm(body.rest_landmarks() - small.rest_landmarks(), axis=1)
     worst = joints.LANDMARKS[int(off.argmax())]
     assert off.max() < 0.04, f"{worst} is {1000 * off.max():.0f} mm off"
+
+
+def test_landmarks_by_the_official_vertex_numbers():
+    """A cloud of 6890 points with ours at the places where smplx says the official mesh has them."""
+    full = load_body(lod="full")
+    rest, points = full.rest_joints(), dict(zip(joints.LANDMARKS, full.rest_landmarks(), strict=True))
+    tips = _vertex_ids(full)
+    for letter, side in (("l", "left"), ("r", "right")):
+        points |= {f"{side}_{f}_tip": full.v_template[tips[letter + f]] for f in ("thumb", "index", "middle", "pinky")}
+    template = full.v_template[np.linspace(0, len(full.v_template) - 1, 6890).astype(int)].copy()
+    for name, vertex in official.SMPL_VERTICES.items():
+        template[vertex] = points[name]
+    equations = np.vstack([template.T, np.ones(6890)])
+    regressor = np.linalg.lstsq(equations, np.vstack([rest.T, np.ones(24)]), rcond=None)[0].T
+    found = official.landmark_regressor(template, regressor) @ template
+    off = np.linalg.norm(found - full.rest_landmarks(), axis=1)
+    worst = joints.LANDMARKS[int(off.argmax())]
+    assert off.max() < 0.03, f"{worst} is {1000 * off.max():.0f} mm off"
 
 
 def test_save_and_read_back_is_the_same_body(tmp_path, small):
