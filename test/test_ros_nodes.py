@@ -295,7 +295,8 @@ def test_a_core_that_cannot_start_leaves_the_node_alive_and_says_why():
         node = graph.add(FitNode("blur_motion", fail, parameter_overrides=[
             Parameter("ros.diagnostics_period", value=0.1)]))
         graph.listen(DiagnosticArray, "/diagnostics")
-        assert graph.spin(lambda: any("x.npz" in s.message for m in graph.messages("/diagnostics") for s in m.status), 10)
+        assert graph.spin(lambda: any("x.npz" in s.message for m in graph.messages("/diagnostics")
+                                      for s in m.status), 10)
         assert not node.finished
         answer = graph.call(Trigger, "/blur_motion/capture_background", 5)
         assert not answer.success and "x.npz" in answer.message

@@ -30,7 +30,7 @@ def main(bag: str) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    from blur_motion_ros.nodes import specs
+    from blur_motion_ros.nodes import entry, specs
 
     os.environ.update(specs.environment())
     import rclpy
@@ -46,6 +46,7 @@ def main(bag: str) -> int:
             rclpy.spin_once(node, timeout_sec=0.1)
     node.destroy_node()
     rclpy.shutdown()
+    entry.ignore_signals()
     return 0
 
 

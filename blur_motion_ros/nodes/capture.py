@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import Trigger
@@ -34,7 +35,8 @@ class PlateCapture:
         self._images: list[np.ndarray] = []
         self._future: Future | None = None
         self._deadline = 0.0
-        node.create_service(Trigger, "~/capture_background", self._on_request)
+        # An own callback group: waiting for the images must not hold up the subscription that brings them.
+        node.create_service(Trigger, "~/capture_background", self._on_request, callback_group=ReentrantCallbackGroup())
 
     def offer(self, image: np.ndarray) -> None:
         """Collect `image` if a capture is under way; the last one completes it."""

@@ -50,6 +50,13 @@ def run_node(module: str, name: str, args: list[str] | None = None) -> int:
     finally:
         if rclpy.ok():
             rclpy.shutdown()
+        ignore_signals()
+
+
+def ignore_signals() -> None:
+    """For the very end: the interpreter restores default handlers while it exits; a second Ctrl-C would kill."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _spin(node_class: type, stop: threading.Event, executor) -> int:

@@ -18,9 +18,10 @@ from std_srvs.srv import Trigger
 from blur_motion_ros.config import Settings
 from blur_motion_ros.messages import diagnostics
 from blur_motion_ros.messages.image import to_rgb
+from blur_motion_ros.nodes import engine
 from blur_motion_ros.nodes.base import BaseNode, quality
 from blur_motion_ros.nodes.capture import PlateCapture
-from blur_motion_ros.nodes.engine import Engine, PipelineEngine
+from blur_motion_ros.nodes.engine import Engine
 from blur_motion_ros.nodes.intake import Intake
 from blur_motion_ros.nodes.publisher import EstimatePublisher
 from blur_motion_ros.nodes.worker import FitWorker
@@ -29,11 +30,12 @@ from blur_motion_ros.nodes.worker import FitWorker
 class FitNode(BaseNode):
     """Image subscription -> mailbox -> worker thread -> publishers."""
 
-    def __init__(self, name: str, make_engine: Callable[[Settings], Engine] = PipelineEngine, **kwargs: Any) -> None:
+    def __init__(self, name: str, make_engine: Callable[[Settings], Engine] | None = None, **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
         self.intake = Intake(self.settings, self.problem)
         self.output = EstimatePublisher(self, self.settings)
-        self.worker = FitWorker(lambda: self._prepared(make_engine), self.intake, self.output.publish, self.problem)
+        make = make_engine or engine.PipelineEngine
+        self.worker = FitWorker(lambda: self._prepared(make), self.intake, self.output.publish, self.problem)
         self._subscribe()
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._capture = PlateCapture(self, self.settings, self._use_plate, lambda: self.worker.error)
@@ -52,9 +54,9 @@ class FitNode(BaseNode):
         self.output.configure(self.settings)
 
     def _prepared(self, make_engine: Callable[[Settings], Engine]) -> Engine:
-        engine = make_engine(self.settings)
+        made = make_engine(self.settings)
         self.get_logger().info("ready: waiting for images")
-        return engine
+        return made
 
     def _subscribe(self) -> None:
         ros = self.settings.ros
@@ -79,7 +81,7 @@ class FitNode(BaseNode):
         self._use_plate(image)
 
     def _use_plate(self, image: Any) -> None:
-        self.worker.request(lambda engine: engine.set_background(image))
+        self.worker.request(lambda e: e.set_background(image))
 
     def _on_incompatible(self, event: Any) -> None:
         self._qos_mismatch = event.total_count
@@ -87,7 +89,7 @@ class FitNode(BaseNode):
                      f"('{self.settings.ros.reliability}') cannot hear; set ros.reliability to best_effort")
 
     def _on_reset(self, _: Any, response: Any) -> Any:
-        self.worker.request(lambda engine: engine.reset())
+        self.worker.request(lambda e: e.reset())
         response.success, response.message = True, "tracking starts anew with the next image"
         return response
 
