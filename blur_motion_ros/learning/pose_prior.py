@@ -182,22 +182,23 @@ def motion_statistics(clips: list[MotionClip], windows: tuple[float, ...] = (1 /
     return MotionStatistics(np.array(windows), *(np.stack([r[i] for r in rows]) for i in range(8)))
 
 
-def window_coefficients(clip: MotionClip, window: float, stride: float = 1 / 30) -> np.ndarray:
-    """Coefficients [N, 25, 3, 3] (row, Legendre order, axis) of windows of `window` s, `stride` s apart.
+def window_coefficients(clip: MotionClip, window: float, stride: float = 1 / 30) -> tuple[np.ndarray, np.ndarray]:
+    """Windows of `window` s, `stride` s apart: coefficients [N, 25, 3, 3] (row, Legendre order, axis) and the local
+    rotations [N, 24, 3, 3] at mid-window that they are relative to.
 
-    Row 0 is the pelvis in the axes of the pelvis at mid-window; c_0 of the rotations is relative to mid-window.
+    Row 0 is the pelvis, in the axes and from the place of the pelvis at mid-window.
     """
     samples = max(round(window * clip.fps), 2) + 1
     starts = np.arange(0, len(clip) - samples + 1, max(1, round(stride * clip.fps)))
     if not len(starts):
-        return np.zeros((0, 25, 3, 3))
+        return np.zeros((0, 25, 3, 3)), np.zeros((0, 24, 3, 3))
     index = starts[:, None] + np.arange(samples)
     matrices, middle = rotations.exp(clip.rotvec), starts + samples // 2
     logs = rotations.log(np.swapaxes(matrices[middle], -1, -2)[:, None] @ matrices[index])
     moved = np.einsum("nab,nta->ntb", matrices[middle, 0], clip.pelvis[index] - clip.pelvis[middle][:, None])
     values = np.concatenate([moved[:, :, None], logs], 2)
     pinv = np.linalg.pinv(polynomials.basis(np.linspace(0, 1, samples), 0, 1, 2))
-    return np.einsum("kt,ntjc->njkc", pinv, values)
+    return np.einsum("kt,ntjc->njkc", pinv, values), matrices[middle]
 
 
 def _window_statistics(clips: list[MotionClip], window: float) -> tuple[np.ndarray, ...]:
@@ -206,7 +207,7 @@ def _window_statistics(clips: list[MotionClip], window: float) -> tuple[np.ndarr
         if clip.fps < 25:
             continue
         for one in (clip, clip.mirrored()):
-            c = window_coefficients(one, window)
+            c, _ = window_coefficients(one, window)
             parts.append(c)
             kinds += [kind_of(clip.name)] * len(c)
     coefficients = np.concatenate(parts)

@@ -1,0 +1,124 @@
+"""The adversarial short-motion prior at run time: judges and repairs the coefficients of one window.
+
+For single frames and cold starts only: where frames follow each other, their continuity knows better.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from blur_motion_ros.motion import rotations
+from blur_motion_ros.types import BodyState, MotionEstimate, Status
+
+ASSET = Path(__file__).resolve().parents[1] / "assets" / "short_motion.pt"
+LIMB_NAMES = ("trunk", "left_arm", "right_arm", "left_leg", "right_leg")
+LIMBS = ((0, 3, 6, 9, 12, 15), (13, 16, 18, 20), (14, 17, 19, 21), (1, 4, 7, 10), (2, 5, 8, 11))
+
+
+class ShortMotionError(ValueError):
+    """The network file or an estimate is unusable. The message names what and the fix."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """real: log-odds that the whole motion is one a body makes; limbs [5]: that each limb's motion fits (LIMB_NAMES);
+    direction [5]: log-odds of each limb's direction in time against its reverse (positive: keep it)."""
+
+    real: float
+    limbs: np.ndarray
+    direction: np.ndarray
+
+
+class ShortMotionPrior:
+    """Loads the TorchScript file once; every call is about a millisecond on one core."""
+
+    def __init__(self, path: str | Path | None = None):
+        import torch
+        path = Path(path) if path else ASSET
+        if not path.is_file():
+            raise ShortMotionError(f"short-motion network {path} does not exist; train it: blur-motion train prior")
+        try:
+            self._net = torch.jit.load(str(path), map_location="cpu").eval()
+        except RuntimeError as error:
+            raise ShortMotionError(f"{path} is not a TorchScript file: {error}") from error
+
+    def judge(self, estimate: MotionEstimate) -> Judgement:
+        """How plausible the estimated motion is, and how sure its direction in time, limb by limb."""
+        rotmats, motion, duration = network_inputs(estimate)
+        flips = np.concatenate([np.zeros((1, 5)), np.eye(5)])
+        batch = np.repeat(motion[None], 6, 0)
+        batch[:, 0] *= _row_signs(flips)[:, :, None]
+        whole, limbs, _, _ = self._run(np.repeat(rotmats[None], 6, 0), batch, duration)
+        direction = limbs[0] - limbs[1:][np.arange(5), np.arange(5)]
+        return Judgement(float(whole[0]), limbs[0], direction)
+
+    def choose_direction(self, estimate: MotionEstimate, least: float = 0.5) -> MotionEstimate:
+        """Reverse the limbs whose reversed motion is likelier by `least` log-odds."""
+        judgement = self.judge(estimate)
+        flips = (judgement.direction < -least).astype(float)
+        sign = np.ones(25)
+        sign[:23] = _row_signs(flips[None])[0]
+        odd = np.where(np.arange(estimate.coefficients.shape[1]) % 2 == 1, 1, 0)
+        signs = np.where(odd[None] == 1, sign[:, None], 1.0)
+        return replace(estimate, coefficients=estimate.coefficients * signs[:, :, None])
+
+    def correct(self, estimate: MotionEstimate, share: float = 1.0) -> MotionEstimate:
+        """The corrector's motion (or a `share` of the way to it). The covariance is dropped: it is not known."""
+        rotmats, motion, duration = network_inputs(estimate)
+        _, _, turned, changed = self._run(rotmats[None], motion[None], duration)
+        return _with_motion(estimate, rotmats, turned[0], motion + share * (changed[0] - motion), share)
+
+    def _run(self, rotmats: np.ndarray, motion: np.ndarray, duration: float) -> tuple[np.ndarray, ...]:
+        import torch
+        with torch.no_grad():
+            tensors = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (rotmats, motion))
+            out = self._net(*tensors, torch.full((len(rotmats),), duration))
+        return tuple(np.asarray(t, np.float64) for t in out)
+
+
+def network_inputs(estimate: MotionEstimate) -> tuple[np.ndarray, np.ndarray, float]:
+    """-> local rotations [22, 3, 3] at mid-window, motion [2, 23, 3] (translation in the pelvis' axes), duration s."""
+    coefficients = np.asarray(estimate.coefficients, np.float64)
+    if coefficients.ndim != 3 or coefficients.shape[0] != 25 or coefficients.shape[1] < 3:
+        raise ShortMotionError(f"coefficients of shape {coefficients.shape}; [25, 3 or more, 3] wanted (degree 2)")
+    if not np.isfinite(coefficients).all():
+        raise ShortMotionError("coefficients are not finite: there is no motion to judge")
+    local = _mid_rotations(estimate)[:22]
+    motion = np.swapaxes(coefficients[:23, 1:3], 0, 1).copy()
+    motion[:, 0] = motion[:, 0] @ local[0]
+    return local, motion, float(estimate.end - estimate.start)
+
+
+def _mid_rotations(estimate: MotionEstimate) -> np.ndarray:
+    """[24, 3, 3]: reference composed with the constant term."""
+    reference = np.concatenate([np.reshape(estimate.reference.global_orient, (1, 3)), estimate.reference.body_pose])
+    return rotations.exp(reference) @ rotations.exp(estimate.coefficients[1:, 0])
+
+
+def _row_signs(flips: np.ndarray) -> np.ndarray:
+    """flips [N, 5] in {0, 1} -> signs [N, 23] of the odd coefficients; translation goes with the trunk."""
+    sign = np.ones((len(flips), 23))
+    for i, limb in enumerate(LIMBS):
+        rows = [1 + j for j in limb] + ([0] if i == 0 else [])
+        sign[:, rows] = 1 - 2 * flips[:, i:i + 1]
+    return sign
+
+
+def _with_motion(estimate: MotionEstimate, before: np.ndarray, turned: np.ndarray, motion: np.ndarray,
+                 share: float) -> MotionEstimate:
+    """Put corrected rotations [22, 3, 3] and motion [2, 23, 3] back into an estimate."""
+    step = rotations.log(np.swapaxes(before, -1, -2) @ turned)
+    mid = _mid_rotations(estimate)
+    mid[:22] = before @ rotations.exp(share * step)
+    vectors = rotations.log(mid)
+    coefficients = np.array(estimate.coefficients, np.float64)
+    reference = BodyState(vectors[0], vectors[1:], estimate.reference.betas,
+                          estimate.reference.transl + coefficients[0, 0])
+    coefficients[:, 0] = 0.0
+    coefficients[:23, 1:3] = np.swapaxes(motion, 0, 1)
+    coefficients[0, 1:3] = motion[:, 0] @ before[0].T
+    return replace(estimate, reference=reference, coefficients=coefficients, covariance=None,
+                   status=estimate.status | Status.DIRECTION_UNDECIDED)
