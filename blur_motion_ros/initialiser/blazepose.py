@@ -214,7 +214,7 @@ def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return both / np.maximum((a[2:] - a[:2]).prod() + (b[:, 2:] - b[:, :2]).prod(1) - both, 1e-12)
 
 
-def _box(points: np.ndarray, margin: float = 0.08) -> np.ndarray:
+def _box(points: np.ndarray, margin: float = 0.12) -> np.ndarray:
     """Bounding box [4] of landmarks, enlarged: they lie inside the body (eyes, not crown; heels, not soles)."""
     low, high = points.min(0), points.max(0)
     grow = margin * max(high - low)

@@ -11,6 +11,7 @@ from blur_motion_ros.types import Landmarks, Plate
 _TILE_OVERLAP = 0.5
 _LEAD = 0.5  # share of the last step by which the next region leads (a full step overshoots after a bad frame)
 _FARTHEST = 3.0  # body radii from their last place that a lost person is looked for
+_AT_TARGET = 1.0  # body radii between the target and the hips of the person meant
 _BLOBS = 96  # pixels per image side in which moved regions are looked for
 
 
@@ -18,8 +19,8 @@ class PersonTracker:
     """Follows one person.
 
     While they are tracked only the landmark network runs, on a region predicted from the frames before. When they are
-    lost, candidates are tried in this order: the detector on the whole frame, on one enlarged tile of it per frame,
-    what differs from the clean plate, and the last region.
+    lost, candidates are tried in this order: the detector on the whole frame, on enlarged parts of it (about the place
+    where they are expected, else one tile per frame), what differs from the clean plate, and the last region.
     """
 
     def __init__(self, networks: BlazePose, settings: PersonSettings | None = None):
@@ -82,17 +83,24 @@ class PersonTracker:
         """Where to look for the person, best guess first."""
         score = self.settings.detection_score
         found = self._ranked(self.networks.detect(image, score))
-        if found:
-            return found
-        views = tiles(image.shape[1], image.shape[0])
-        x, y, side = views[self._tile % len(views)]
-        self._tile += 1
-        part = self.networks.detect(image[y:y + side, x:x + side], score)
-        found = self._ranked([Detection(d.hip + (x, y), d.scale + (x, y), d.score) for d in part])
+        for x, y, side in [] if found else self._views(image):
+            part = self.networks.detect(image[y:y + side, x:x + side], score)
+            found += self._ranked([Detection(d.hip + (x, y), d.scale + (x, y), d.score) for d in part])
         if found or not self._waiting:
             return found
-        last = [self._last] if self._last is not None else []
-        return (self._ranked(moved(image, plate, last[0].radius))[:2] if plate is not None else []) + last
+        return (self._ranked(moved(image, plate, self._last.radius))[:2] if plate is not None else []) + [self._last]
+
+    def _views(self, image: np.ndarray) -> list[tuple[int, int, int]]:
+        """Parts of the frame (x, y, side) to enlarge for the detector."""
+        s, (height, width) = self.settings, image.shape[:2]
+        if self._last is not None or s.select == "target":
+            place = self._last.hip if self._last is not None else np.array([s.target_x, s.target_y])
+            sides = (min(width, height) * 3 // 4, min(width, height) // 2)
+            return [tuple(int(np.clip(p - side / 2, 0, n - side)) for p, n in zip(place, (width, height), strict=True))
+                    + (side,) for side in sides]
+        self._tile += 1
+        views = tiles(width, height)
+        return [views[(self._tile - 1) % len(views)]]
 
     @property
     def _waiting(self) -> bool:
@@ -106,7 +114,8 @@ class PersonTracker:
             reach = min(s.largest_jump * (1 + 0.5 * self._lost), _FARTHEST) * self._last.radius
             return [d for d in self._nearest(people, self._last.hip) if np.hypot(*(d.hip - self._last.hip)) < reach]
         if s.select == "target" and self._last is None:
-            return self._nearest(people, np.array([s.target_x, s.target_y]))
+            target = np.array([s.target_x, s.target_y])
+            return [d for d in self._nearest(people, target) if np.hypot(*(d.hip - target)) < _AT_TARGET * d.radius]
         if s.select != "largest" and self._last is not None:
             return self._nearest(people, self._last.hip)
         return sorted(people, key=lambda d: -d.radius)

@@ -13,7 +13,7 @@ class PersonSettings:
 
     threads: int = setting(1, "threads of the pose networks", low=1, high=16)
     select: str = setting("largest", "whom to follow when several people are found: the largest, the one nearest to "
-                          "the person followed before, or the one nearest to target_x, target_y",
+                          "the person followed before, or the one at target_x, target_y",
                           choices=("largest", "nearest", "target"))
     target_x: float = setting(0.0, "image column of the person to follow (select = target)", unit="px", low=0, high=1e5)
     target_y: float = setting(0.0, "image row of the person to follow (select = target)", unit="px", low=0, high=1e5)

