@@ -11,6 +11,7 @@ from blur_motion_ros.data import mocap
 from blur_motion_ros.fit import priors
 from blur_motion_ros.fit.priors import DIMENSIONS, MixturePrior, PriorError, load_motion_statistics, load_pose_prior
 from blur_motion_ros.learning.pose_prior import MixtureOptions, PoseSamples, fit_mixture
+from blur_motion_ros.motion import rotations
 
 
 def _mixture(seed=0, components=3, freedom=np.inf, **limits):
@@ -163,3 +164,65 @@ def test_packed_triangles_round_trip():
     matrix = np.random.default_rng(0).normal(size=(2, 5, 5))
     matrix = matrix + np.swapaxes(matrix, 1, 2)
     assert np.allclose(priors._unpack(priors.pack_symmetric(matrix)), matrix, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------ VPoser
+
+
+def _vposer_state(first, width=24, latent=8):
+    """Random weights under the published names, and the network built from torch's own layers in that order."""
+    torch = pytest.importorskip("torch")
+    from torch import nn
+    torch.manual_seed(0)
+    slope = 0.2 if first else 0.01
+    norm1, norm2, mean = nn.BatchNorm1d(63), nn.BatchNorm1d(width), nn.Linear(width, latent)
+    for norm in (norm1, norm2):
+        norm.running_mean.normal_(0, 0.3)
+        norm.running_var.uniform_(0.5, 2)
+    e = [nn.Linear(63, width), nn.Linear(width, width), nn.Linear(width, width)]
+    d = [nn.Linear(latent, width), nn.Linear(width, width), nn.Linear(width, 126)]
+    leaky = nn.LeakyReLU(slope)
+    middle = [e[1], leaky] if first else [e[1], e[2]]
+    encoder = nn.Sequential(norm1, e[0], leaky, norm2, *middle, mean).eval()
+    decoder = nn.Sequential(d[0], leaky, d[1], leaky, d[2]).eval()
+    if first:
+        parts = {"bodyprior_enc_bn1": norm1, "bodyprior_enc_fc1": e[0], "bodyprior_enc_bn2": norm2,
+                 "bodyprior_enc_fc2": e[1], "bodyprior_enc_mu": mean, "bodyprior_enc_logvar": mean,
+                 "bodyprior_dec_fc1": d[0], "bodyprior_dec_fc2": d[1], "bodyprior_dec_out": d[2]}
+    else:
+        parts = {f"vp_model.encoder_net.{i}": m for i, m in ((1, norm1), (2, e[0]), (4, norm2), (6, e[1]), (7, e[2]))}
+        parts |= {"vp_model.encoder_net.8.mu": mean, "vp_model.encoder_net.8.logvar": mean}
+        parts |= {f"vp_model.decoder_net.{i}": m for i, m in ((0, d[0]), (3, d[1]), (5, d[2]))}
+    return {f"{n}.{k}": v for n, m in parts.items() for k, v in m.state_dict().items()}, encoder, decoder
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_vposer_drops_in(first, tmp_path):
+    torch = pytest.importorskip("torch")
+    state, encoder, decoder = _vposer_state(first)
+    torch.save({"state_dict": state} if not first else state, tmp_path / "vposer.pt")
+    prior = load_pose_prior(tmp_path / "vposer.pt")
+    pose = np.random.default_rng(0).normal(0, 0.3, (23, 3))
+    with torch.no_grad():
+        code = encoder.double()(torch.tensor(pose[:21].reshape(1, 63)))
+        sixes = decoder.double()(code).numpy().reshape(21, 3, 2)
+    r, jacobian = prior.residual(pose)
+    assert np.allclose(r[:8], code.numpy()[0])
+    x = sixes[..., 0] / np.linalg.norm(sixes[..., 0], axis=-1, keepdims=True)
+    assert np.allclose(rotations.exp(prior.decode(code.numpy()[0])[:21])[..., 0], x, atol=1e-9)
+    assert prior.energy(pose) == pytest.approx(0.5 * r @ r)
+    assert np.allclose(jacobian.T @ r, _numerical_gradient(prior, pose.reshape(-1)), rtol=1e-3, atol=1e-3)
+
+
+def test_wrong_vposer_files_are_named(tmp_path):
+    torch = pytest.importorskip("torch")
+    state, _, _ = _vposer_state(False)
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "a.pt")
+    with pytest.raises(PriorError, match="no VPoser layers"):
+        load_pose_prior(tmp_path / "a.pt")
+    torch.save({k: v for k, v in state.items() if "decoder_net.5" not in k}, tmp_path / "b.pt")
+    with pytest.raises(PriorError, match="decoder_net.5"):
+        load_pose_prior(tmp_path / "b.pt")
+    (tmp_path / "c.pt").write_bytes(b"nothing")
+    with pytest.raises(PriorError, match="not a plain PyTorch checkpoint"):
+        load_pose_prior(tmp_path / "c.pt")
