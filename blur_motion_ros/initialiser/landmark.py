@@ -84,6 +84,7 @@ class Registrar:
     def forget_pose(self) -> None:
         """The next frame does not continue the last one."""
         self._last: _Last | None = None
+        self._usual_cost = 0.0
 
     @property
     def betas(self) -> np.ndarray:
@@ -103,15 +104,29 @@ class Registrar:
                                float(np.sqrt((miss[_LIMB_POINTS]**2).sum(1).mean())))
 
     def _solve(self, seen: Evidence) -> Registration:
-        """The better of the solutions reached from the directions alone and from the frame before."""
+        """Continue from the frame before; where that explains this frame worse than usual, also start afresh."""
         s = self.settings
-        start = cold_start(self.body, seen, self._mean_pose, self.betas)
-        shape = ShapePrior(self.betas, s.shape_correlation * self._shape.precision)
-        problem = Problem(self.body, seen, self.prior, shape, start.transl[2], s.outlier)
-        tries = [register(problem, start, s.cold_iterations if self._last is None else s.iterations)]
         if self._last is not None:
-            tries.append(register(problem, with_shape(self._last.pose, self.betas), s.iterations))
-        return min(tries, key=lambda r: r.cost)
+            problem = self._problem(seen, self._last.pose.transl[2])
+            found = register(problem, with_shape(self._last.pose, self.betas), s.iterations)
+            if found.cost < _POOR * self._usual_cost:
+                return self._remember(found)
+        else:
+            found = None
+        start = cold_start(self.body, seen, self._mean_pose, self.betas)
+        afresh = register(self._problem(seen, start.transl[2]), start, s.cold_iterations)
+        return self._remember(afresh if found is None or afresh.cost < found.cost else found)
+
+    def _problem(self, seen: Evidence, distance: float) -> Problem:
+        """The shape gives way to one frame's landmarks only as much as it learns from them."""
+        s = self.settings
+        shape = ShapePrior(self.betas, s.shape_correlation * self._shape.precision)
+        return Problem(self.body, seen, self.prior, shape, float(distance), s.outlier)
+
+    def _remember(self, found: Registration) -> Registration:
+        share = 0.2 if self._usual_cost > 0 else 1.0
+        self._usual_cost += share * (found.cost - self._usual_cost)
+        return found
 
     def _path(self, rays: np.ndarray, exposure: Exposure) -> np.ndarray | None:
         """[33, 2] m across the image during the exposure, from the step since the frame before."""
@@ -128,6 +143,9 @@ class Registrar:
         self._frames += 1
         precision = self._shape.precision + shape_information(found.data, found.normal) / s.shape_correlation
         self._shape = ShapePrior(found.pose.betas, precision)
+
+
+_POOR = 1.1  # times the usual cost: the pose of the frame before may have led into a wrong minimum
 
 
 def default_prior() -> PosePrior:
