@@ -7,7 +7,7 @@ vibe`). Both carry the GRU state from frame to frame and forget it when the pers
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -138,29 +138,60 @@ class ImageStream:
 
 
 class VibeInitialiser:
-    """Finds and follows one person, and measures their body with a VIBE stream (see `initialiser.base.Initialiser`)."""
+    """Finds and follows one person, and measures their body with a VIBE stream (see `initialiser.base.Initialiser`).
 
-    def __init__(self, tracker: Any, stream: Stream, body: BodyModel):
+    register: registration of the same landmarks (`landmark.Registrar`), fused with the network's answer as Gaussians;
+    None leaves the network alone. sides: `sides.SideKeeper` for the registration.
+    """
+
+    def __init__(self, tracker: Any, stream: Stream, body: BodyModel, register: Any = None, sides: Any = None):
         self._tracker, self._stream, self._body = tracker, stream, body
+        self._register, self._sides = register, sides
 
     def reset(self) -> None:
         """Forget whom we followed and how they moved."""
-        self._tracker.reset()
         self._stream.reset()
+        for part in (self._tracker, self._register, self._sides):
+            if part is not None:
+                part.reset()
 
     def measure(self, frame: Frame, plate: Plate | None = None) -> PoseMeasurement | None:
         """The body at mid exposure, or None where nobody is found. plate: clean background under this frame's light."""
         landmarks = self._tracker.track(frame.image, plate)
         if landmarks is None:
+            if self._register is not None:
+                self._register.forget_pose()
+                self._sides.reset()
             return None
         return self.of_landmarks(frame, landmarks)
 
     def of_landmarks(self, frame: Frame, landmarks: Landmarks) -> PoseMeasurement:
         """The measurement where the landmarks are known already."""
         out = self._stream.step(frame, landmarks)
+        if self._register is not None:
+            return fuse(self._register(self._sides.correct(landmarks), frame), out, self._body)
         state = state_of(out, self._body)
         return PoseMeasurement(frame.exposure.middle, state, out.covariance, landmarks,
                                reprojection_error(out, self._body, frame.camera, landmarks))
+
+
+def fuse(registered: PoseMeasurement, out: StreamOutput, body: BodyModel, trust: float = 1.0) -> PoseMeasurement:
+    """Product of two Gaussians over translation and rotation tangents, in the tangent space of the registration.
+
+    Both come from the same landmarks, so the product is too sure of itself; its covariance is kept at that of the
+    better half (factor two). trust: weight of the network's information. The registration's shape is kept.
+    """
+    vectors = np.concatenate([registered.state.global_orient[None], registered.state.body_pose])
+    local = rotations.exp(vectors)
+    rest = body.rest_joints(registered.state.betas)[0]
+    step = np.concatenate([out.pelvis - rest - registered.state.transl,
+                           rotations.log(np.swapaxes(local, -1, -2) @ out.local).ravel()])
+    mine, theirs = np.linalg.inv(registered.covariance), trust * np.linalg.inv(out.covariance)
+    spread = np.linalg.inv(mine + theirs)
+    step = spread @ (theirs @ step)
+    vectors = rotations.log(local @ rotations.exp(step[3:].reshape(24, 3)))
+    state = BodyState(vectors[0], vectors[1:], registered.state.betas, registered.state.transl + step[:3])
+    return replace(registered, state=state, covariance=2 * spread)
 
 
 def state_of(out: StreamOutput, body: BodyModel) -> BodyState:

@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prior", choices=PRIORS, default=d.prior, help="motion prior (the paper's ablation)")
     parser.add_argument("--seed", type=int, default=d.seed)
     parser.add_argument("--sequences", type=int, default=0, help="use only the first N training sequences (0: all)")
+    parser.add_argument("--simulate", type=int, default=0, metavar="N",
+                        help="add N unrendered sequences with the noise measured on the recordings")
     parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--export", type=Path, default=None, help="write TorchScript here (default: OUT/vibe.ts)")
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"resumed at step {trainer.step} of {trainer.settings.steps}")
     seconds = _train(trainer, args.out)
     scores = score(trainer.model, test_examples(args.data), trainer.body)
-    _print_scores(scores)
+    print_scores(scores)
     _export(trainer, args, scores, seconds)
     return 0
 
@@ -68,7 +70,7 @@ def record(args: argparse.Namespace) -> None:
     for split, count, seed in jobs:
         clips = load_training_clips(split, args.mocap, args.deepmimic)
         steps = record_sequences(clips, puppet, photos, args.data / split, count, seed, plain=split == "test")
-        with tqdm(total=count, desc=f"recording {split}", unit="seq") as bar:
+        with tqdm(total=count, desc=f"recording {split}", unit="seq", mininterval=2) as bar:
             for done in steps:
                 bar.update(done - bar.n)
 
@@ -124,8 +126,22 @@ def make_trainer(args: argparse.Namespace):
         recordings = recordings.select(np.arange(min(args.sequences, len(recordings))))
     plain = examples_of(recordings)
     train = joined(plain, mirrored(plain))
-    motion = clip_windows(load_training_clips("train", args.mocap, args.deepmimic), WINDOW, 25.0, WINDOW // 2)
+    clips = load_training_clips("train", args.mocap, args.deepmimic)
+    if args.simulate:
+        train = joined(train, simulated(recordings, clips, args.simulate, args.seed))
+    motion = clip_windows(clips, WINDOW, 25.0, WINDOW // 2)
     return Trainer(settings, train, motion, load_skeleton(), args.out)
+
+
+def simulated(recordings, clips: list, count: int, seed: int):
+    """Examples of motions that were not rendered, seen with the noise of those that were."""
+    from blur_motion_ros.body import load_body
+    from blur_motion_ros.learning.vibe_data import examples_of
+    from blur_motion_ros.learning.vibe_noise import measure, simulate
+
+    body = load_body()
+    noise, _, _ = measure(recordings, body)
+    return examples_of(simulate(clips, body, noise, count, seed, recordings.score.shape[1]))
 
 
 def joined(a, b):
@@ -153,11 +169,12 @@ def score(model, examples, body) -> dict[str, Any]:
     return out
 
 
-def _print_scores(scores: dict[str, Any]) -> None:
-    print(f"{'held-out mocap':28s} {'frames':>7s} {'MPJPE':>7s} {'PA':>7s} {'accel':>7s} {'pelvis':>7s} {'r/sigma':>8s}")
+def print_scores(scores: dict[str, Any]) -> None:
+    heads = ("frames", "MPJPE", "PA", "accel", "pelvis", "r/sigma")
+    print(f"{'held-out mocap':28s} " + " ".join(f"{h:>7s}" for h in heads))
     for name, s in scores.items():
         print(f"{name:28s} {s['frames']:7d} {s['mpjpe']:7.1f} {s['pa']:7.1f} {s['acceleration']:7.1f} "
-              f"{s['pelvis']:7.1f} {s['calibration']:8.2f}")
+              f"{s['pelvis']:7.1f} {s['calibration']:7.2f}")
 
 
 def _train(trainer, out: Path) -> float:
@@ -169,7 +186,7 @@ def _train(trainer, out: Path) -> float:
 
     start = time.process_time()
     with SummaryWriter(str(out / "logs")) as log, tqdm(total=trainer.settings.steps, initial=trainer.step,
-                                                       desc="training vibe", unit="step") as bar:
+                                                       desc="training vibe", unit="step", mininterval=2) as bar:
         for terms in trainer.run():
             bar.update()
             if trainer.step % 20 == 0:

@@ -134,7 +134,7 @@ def examples_of(r: Recordings) -> Examples:
                     features[i, j], size[i, j], view[i, j] = features[i, j - 1], size[i, j - 1], view[i, j - 1]
                 continue
             step = r.opened[i, j] - r.opened[i, j - 1] if j else 0.0
-            features[i, j], seen = features_of(_landmarks(r, i, j), camera, step, r.closed[i, j] - r.opened[i, j])
+            features[i, j], seen = features_of(landmarks_of(r, i, j), camera, step, r.closed[i, j] - r.opened[i, j])
             size[i, j], view[i, j] = seen.size, seen.rotation
     rotmat = r.rotmat.astype(np.float32).copy()
     rotmat[:, :, 0] = view @ rotmat[:, :, 0]
@@ -153,7 +153,8 @@ def _inside(r: Recordings) -> np.ndarray:
     return (ok & (np.linalg.norm(hips - uv, axis=-1) < 0.5 * tall)).astype(np.float32)
 
 
-def _landmarks(r: Recordings, i: int, j: int) -> Landmarks:
+def landmarks_of(r: Recordings, i: int, j: int) -> Landmarks:
+    """Frame j of recording i, as the tracker gave it (mask and box are not kept)."""
     return Landmarks(r.image[i, j].astype(np.float64), r.world[i, j].astype(np.float64), r.visibility[i, j],
                      float(r.score[i, j]), None, np.zeros((2, 3)), np.zeros(4))
 

@@ -42,6 +42,7 @@ class TrainSettings:
     prior_weight: float = setting(0.02, "weight of MPoser's latent norm", low=0)
     prior_steps: int = setting(600, "steps of training MPoser before it judges", low=1)
     noise: float = setting(1.0, "strength of the added landmark noise (1 = as measured)", low=0, high=10)
+    half: bool = setting(True, "multiply in bfloat16 (twice as fast on processors that have it)")
     seed: int = setting(0, "seed of weights and batches", low=0)
     checkpoint: int = setting(250, "steps between checkpoints", low=1)
     sizes: LandmarkSizes = field(default_factory=LandmarkSizes)
@@ -81,7 +82,9 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = s.rate * schedule(self.step, s.steps)
         features, target = draw_batch(self.train, s, rng)
-        prediction, _ = self.model(features)
+        with torch.autocast("cpu", torch.bfloat16, enabled=s.half):
+            prediction, _ = self.model(features)
+        prediction = type(prediction)(*(p.float() for p in prediction))
         terms = losses.landmark_losses(prediction, target, self.body)
         loss = losses.total(terms, s.weights)
         fake = body_motion(prediction.rotmat, rng)
@@ -171,7 +174,7 @@ def _make_judge(s: TrainSettings) -> tuple[Any, Any]:
 def schedule(step: int, steps: int) -> float:
     """Warm up over 100 steps, then a cosine to 2 %."""
     warm = min(1.0, (step + 1) / 100)
-    return warm * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(1.0, step / steps))))
+    return float(warm * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(1.0, step / steps)))))
 
 
 def set_input_scale(model: LandmarkVibe, train: Examples) -> None:
