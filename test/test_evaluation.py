@@ -1,15 +1,35 @@
 """Metrics against an independent evaluator, a committed golden case, and answers known on paper."""
 
+import csv
 import importlib.util
+import json
 import os
+import pickle
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from blur_motion_ros.evaluation import blur_rate, calibration, images, metrics
-from blur_motion_ros.evaluation.ground_truth import evaluated_folders, read_ground_truth
+from blur_motion_ros.body.joints import H36M_TO_J14
+from blur_motion_ros.camera.camera import Camera
+from blur_motion_ros.config import Settings
+from blur_motion_ros.data.sequence import Sequence
+from blur_motion_ros.evaluation import (
+    baselines,
+    benchmark,
+    blur_rate,
+    calibration,
+    images,
+    methods,
+    metrics,
+    protocols,
+    report,
+)
+from blur_motion_ros.evaluation.ground_truth import GroundTruth, evaluated_folders, read_ground_truth
+from blur_motion_ros.evaluation.predictions import Prediction, read_prediction, save_prediction
+from blur_motion_ros.types import Exposure, Landmarks
 
 HERE = Path(__file__).resolve().parent
 SHARED_COLUMNS = [c for c in metrics.COLUMNS if c != "auc"]
@@ -183,3 +203,155 @@ def test_calibration_tells_honest_from_overconfident():
     assert calibration.calibration(depth, covariance).plane == pytest.approx(honest.plane)
     with pytest.raises(ValueError, match="positive definite"):
         calibration.calibration(errors, 0 * covariance)
+
+
+# ------------------------------------------------------------------------------------------ published protocol
+
+
+def test_protocol_roots_differ_and_pa_does_not():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(0, 0.3, (20, 17, 3))
+    predicted = truth + rng.normal(0, 0.03, truth.shape)
+    predicted[:, 0] += [0.05, 0, 0]  # only joint 0 of the 17 is displaced
+    vibe = protocols.evaluate_14(predicted, truth, root="hip_midpoint")
+    spin = protocols.evaluate_14(predicted, truth, root="h36m_root")
+    assert spin.mpjpe > vibe.mpjpe + 10 and spin.pa_mpjpe == pytest.approx(vibe.pa_mpjpe)
+    fourteen = protocols.evaluate_14(predicted[:, list(H36M_TO_J14)], truth[:, list(H36M_TO_J14)])
+    assert fourteen.mpjpe == pytest.approx(vibe.mpjpe) and np.isnan(fourteen.pve)
+    with pytest.raises(ValueError, match="all 17"):
+        protocols.evaluate_14(predicted[:, :14], truth[:, :14], root="h36m_root")
+
+
+def test_protocol_acceleration_counts_only_whole_neighbourhoods():
+    truth = np.zeros((6, 14, 3))
+    predicted = truth.copy()
+    predicted[:, 6, 0] = 0.014 * np.arange(6) ** 2  # second difference 28 mm for one joint of 14
+    assert protocols.evaluate_14(predicted, truth).accel == pytest.approx(2.0)
+    predicted[3, 6, 0] += 1.0
+    valid = np.array([True, True, True, False, True, True])
+    assert protocols.evaluate_14(predicted, truth, valid).accel == pytest.approx(2.0)
+    assert protocols.evaluate_14(predicted, truth, valid).frames == 5
+
+
+def test_3dpw_bodies_land_where_the_world_camera_sees_them(tmp_path):
+    """smplx-style posing in the camera frame equals posing in the world and moving the points."""
+    rng = np.random.default_rng(0)
+    poses, trans = rng.normal(0, 0.3, (4, 72)), rng.normal(0, 1, (4, 3))
+    cameras = np.tile(np.eye(4), (4, 1, 1))
+    cameras[:, :3, :3], cameras[:, :3, 3] = Rotation.random(4, random_state=0).as_matrix(), rng.normal(0, 1, (4, 3))
+    file = tmp_path / "s.pkl"
+    file.write_bytes(pickle.dumps({"poses": [poses], "trans": [trans], "betas": [np.zeros(10)], "cam_poses": cameras,
+                                   "cam_intrinsics": np.eye(3), "campose_valid": [np.array([1, 1, 0, 1])]}, protocol=2))
+    pelvis, point = np.array([0.0, -0.24, 0.03]), np.array([0.1, 0.5, 0.2])
+    (actor,) = protocols.read_3dpw_actors(file, pelvis)
+
+    def posed(turn, shift):
+        return Rotation.from_rotvec(turn).apply(point - pelvis) + pelvis + shift
+
+    world = np.einsum("tab,tb->ta", cameras[:, :3, :3], posed(poses[:, :3], trans)) + cameras[:, :3, 3]
+    assert np.allclose(posed(actor.pose[:, 0], actor.transl), world)
+    assert np.allclose(actor.pose[:, 1:].reshape(4, 69), poses[:, 3:]) and actor.valid.tolist() == [1, 1, 0, 1]
+    file.write_bytes(pickle.dumps({"poses": [poses]}))
+    with pytest.raises(ValueError, match="no field 'trans'"):
+        protocols.read_3dpw_actors(file, pelvis)
+
+
+# ------------------------------------------------------------------------------------------ methods and tables
+
+
+def line_of_people(times, speed=2.0):
+    """Truth that slides along x at `speed` m/s, wrists twice as fast."""
+    rng = np.random.default_rng(3)
+    shape = rng.normal(0, 0.3, (14, 3)) + [0, 0, 4.0]
+    share = np.ones(14)
+    share[[6, 11]] = 2
+    return shape + (times[..., None] * share)[..., None] * np.array([speed, 0, 0])
+
+
+def test_held_and_interpolated_schedules_know_time():
+    exposures = tuple(Exposure(i / 30, i / 30 + 0.03) for i in range(4))
+    camera = Camera(8, 8, np.eye(3))
+    images = [np.zeros((8, 8, 3), np.uint8)] * 4
+    sequence = Sequence("x", camera, exposures, images)
+    pose_at = {e.middle: line_of_people(np.array(e.middle)[None])[0] for e in exposures}
+
+    def make(settings):
+        return lambda frame, plate: None if frame.index == 2 else pose_at[frame.exposure.middle]
+
+    still = methods.held(sequence, Settings(), make)
+    assert np.ptp(still.joints[0], axis=0).max() == 0 and np.allclose(still.joints[1, 0], pose_at[exposures[1].middle])
+    assert np.isnan(still.joints[2]).all() and np.isfinite(still.joints[3]).all()
+    moving = methods.interpolated(sequence, Settings(), make)
+    assert np.allclose(moving.times[1], np.linspace(exposures[1].open, exposures[1].close, 9))
+    assert np.allclose(moving.joints[1], line_of_people(moving.times[1]), atol=1e-9)
+    assert np.isnan(moving.joints[2]).all()
+    late = moving.times[3] > exposures[3].middle
+    assert np.allclose(moving.joints[3, late], pose_at[exposures[3].middle]), "nothing is extrapolated"
+
+
+def test_placing_world_landmarks_recovers_the_translation():
+    rng = np.random.default_rng(0)
+    camera = Camera(640, 480, np.array([[600.0, 0, 320], [0, 580, 240], [0, 0, 1]]), np.array([0.1, -0.05, 0, 0]))
+    world = rng.normal(0, 0.4, (33, 3))
+    there = world + [0.3, -0.2, 4.2]
+    seen = Landmarks(camera.project(there), world, np.full(33, 0.9), 1.0, None, np.zeros((2, 3)), np.zeros(4))
+    assert np.allclose(baselines.placed(seen, camera), there, atol=1e-6)
+
+
+def test_deconvolution_sharpens_along_the_kernel():
+    rng = np.random.default_rng(0)
+    sharp = cv2.GaussianBlur(rng.random((96, 128, 3)).astype(np.float32), (0, 0), 2.0)
+    sharp = 0.5 + 0.15 * (sharp - sharp.mean()) / sharp.std()
+    kernel = baselines.line_kernel(np.array([9.0, 3.0]))
+    assert kernel.sum() == pytest.approx(1) and kernel.shape[0] % 2 == 1
+    y, x = np.mgrid[:kernel.shape[0], :kernel.shape[1]] - kernel.shape[0] // 2
+    assert (kernel * x * y).sum() > 0.5, "down and to the right, in image axes"
+    blurred = cv2.filter2D(sharp, -1, kernel[::-1, ::-1].copy(), borderType=cv2.BORDER_REFLECT)
+    wrong = baselines.line_kernel(np.array([-3.0, 9.0]))
+    for restore in (baselines.wiener, baselines.richardson_lucy):
+        inner = (slice(24, -24), slice(24, -24))
+        error = {n: np.abs(r - sharp)[inner].mean() for n, r in
+                 (("blurred", blurred), ("restored", restore(blurred, kernel)), ("wrong", restore(blurred, wrong)))}
+        assert error["restored"] < 0.7 * error["blurred"] < error["wrong"]
+
+
+def small_benchmark(tmp_path):
+    times = np.arange(6)[:, None] / 30 + np.linspace(0, 0.03, 9)
+    truth = GroundTruth("seq", times, line_of_people(times), None, np.array([0.05, 0.15, 0.3, 0.3, 0.7, 0.7]),
+                        times[:, [0, -1]], np.array([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]]))
+    exact = benchmark.score("exact", Prediction(times, truth.joints), truth)
+    frozen = benchmark.score("frozen", Prediction(times[:, 4:5], truth.joints[:, 4:5] + [0.01, 0, 0]), truth)
+    return benchmark.Benchmark((exact, frozen))
+
+
+def test_tables_bin_by_blur_rate_and_mark_the_best(tmp_path):
+    result = small_benchmark(tmp_path)
+    value, count = result.binned("frozen", "mpjpe")
+    assert count.tolist() == [1, 1, 2, 0, 2] and np.isnan(value[3]) and value[0] > 0
+    assert result.overall("exact")["mpjpe"] == pytest.approx(0, abs=1e-9)
+    frozen = result.of("frozen")[0]
+    assert frozen.along[0] > frozen.along[4] < frozen.along[8] and frozen.along[4] == pytest.approx(0, abs=1e-9)
+    assert np.allclose(result.of("exact")[0].speeds[:, 0], result.of("exact")[0].speeds[:, 1])
+    path = report.write_all(result, tmp_path / "out", "blur-motion benchmark x")
+    text = path.read_text()
+    assert "0.6-1 (2)" in text and "| exact | **" in text and "`blur-motion benchmark x`" in text
+    rows = list(csv.DictReader(open(tmp_path / "out" / "results.csv")))
+    assert len(rows) == 12 and {r["method"] for r in rows} == {"exact", "frozen"}
+    assert float(rows[8]["vel"]) == pytest.approx(frozen.rows["vel"][2], rel=1e-4)
+    data = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert data["methods"]["frozen"]["exposures_in_bin"] == [1, 1, 2, 0, 2]
+    assert data["methods"]["frozen"]["overall"]["dir_acc"] is None
+
+
+def test_predictions_survive_the_disk_and_bad_ones_are_named(tmp_path):
+    rng = np.random.default_rng(0)
+    wanted = Prediction(rng.random((3, 9)), rng.random((3, 9, 14, 3)), rng.random((3, 9, 24, 3)), None, 0.05)
+    save_prediction(tmp_path / "a" / "x.npz", wanted)
+    found = read_prediction(tmp_path / "a" / "x.npz")
+    assert np.array_equal(found.joints, wanted.joints) and np.array_equal(found.smpl24, wanted.smpl24)
+    assert found.covariance is None and found.seconds == 0.05
+    np.savez(tmp_path / "b.npz", times=np.zeros((3, 9)))
+    with pytest.raises(ValueError, match="no array 'joints'"):
+        read_prediction(tmp_path / "b.npz")
+    with pytest.raises(ValueError, match="unknown method 'nothing'"):
+        methods.select(["nothing"])

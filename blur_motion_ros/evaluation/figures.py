@@ -123,7 +123,8 @@ def sheet(benchmark: Benchmark, sequence: str, columns: int = 4, size: int = 240
 def draw_sweep(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Skeletons of pixels [S, 14, 2] over a copy of `image`, blue when the shutter opens, red when it closes."""
     out = image.copy()
-    ramp = cv2.applyColorMap(np.linspace(0, 255, len(pixels)).astype(np.uint8), cv2.COLORMAP_JET).reshape(-1, 3)[:, ::-1]
+    levels = np.linspace(0, 255, len(pixels)).astype(np.uint8)
+    ramp = cv2.applyColorMap(levels, cv2.COLORMAP_JET).reshape(-1, 3)[:, ::-1]
     for points, colour in zip(pixels, ramp, strict=True):
         for a, b in LSP14_BONES:
             if np.isfinite(points[[a, b]]).all() and np.abs(points[[a, b]]).max() < 1e5:
