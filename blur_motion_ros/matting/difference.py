@@ -13,11 +13,12 @@ import numpy as np
 
 from blur_motion_ros.matting.palette import palette_of
 from blur_motion_ros.matting.posterior import posterior
+from blur_motion_ros.matting.see_through import see_through
 from blur_motion_ros.matting.settings import MattingSettings
 from blur_motion_ros.types import Matte
 
-
 _BLENDED = np.array([0.68, 0.33, 0.23], np.float32)  # alpha where blended: mean inside the mask, outside, and sd
+_NEAR = 0.07  # prior probability of the person that counts as their surroundings
 
 
 class DifferenceMatter:
@@ -46,14 +47,21 @@ class DifferenceMatter:
 
     def _matte(self, image: np.ndarray, plate: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> Matte:
         scale = float(np.sqrt(mask.sum()))
-        person, opaque = _priors(mask, scale, self.settings.reach)
-        sure = cv2.erode(mask, _disc(0.05 * scale)) ** 2
-        local, spread, weight = _local_colours(image, sure, scale)
+        inside = (mask > 0.5).astype(np.uint8)
+        depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3) / scale
+        person, opaque = _priors(inside, depth, scale, self.settings.reach)
+        texture, texture_sd = see_through(image, plate, sigma, inside, 0.055 * scale)
+        veto = np.exp(-0.5 * (np.maximum(1.0 - texture, 0.0) / texture_sd) ** 2)
+        sure = cv2.erode(mask, _disc(0.05 * scale)) ** 2 * veto
+        # nearby colours from deep inside: those next to a pixel would include its own, mixed one
+        deep = sure * np.minimum(depth / 0.1, 1.5) ** 2
+        local, spread, weight = _local_colours(image, deep, scale)
         colours, colour_spread, share = palette_of(image, sure, self.settings.colours)
         smooth = cv2.GaussianBlur(image - plate, (5, 5), 1.0)
         alpha, alpha_sd = np.empty_like(mask), np.empty_like(mask)
         posterior(image, plate, smooth, sigma, person, opaque, _BLENDED, local, spread, weight, colours,
-                  colour_spread, share, self.settings.shadows, alpha, alpha_sd)
+                  colour_spread, share, texture, texture_sd, self.settings.shadows, alpha, alpha_sd)
+        _drop_strays(alpha, alpha_sd, person > _NEAR)
         return _smoothed(alpha, alpha_sd, scale)
 
 
@@ -70,13 +78,12 @@ def mask_from_difference(image: np.ndarray, plate: np.ndarray, sigma: np.ndarray
     return cv2.morphologyEx(seen, cv2.MORPH_CLOSE, _disc(0.03 * max(sigma.shape)))
 
 
-def _priors(mask: np.ndarray, scale: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
+def _priors(inside: np.ndarray, depth: np.ndarray, scale: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
     """Probability that the person contributes to a pixel, and that it is opaque there if so ([H, W] each).
 
-    Functions of the signed distance to the mask's outline (docs/matting.md has the measurement).
+    Functions of the distance to the outline of the mask (inside [H, W] uint8; depth [H, W] in units of scale px), as
+    measured in docs/matting.md.
     """
-    inside = (mask > 0.5).astype(np.uint8)
-    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3) / scale
     away = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 3) / scale
     person = 0.6 * np.exp(-away / 0.04) + 0.1 * np.exp(-away / reach)
     person = np.where(inside > 0, 1.0 - 0.3 * np.exp(-depth / 0.015) - 0.003, person)
@@ -109,6 +116,17 @@ def _shrunk_blur(image: np.ndarray, radius: float) -> np.ndarray:
     return cv2.GaussianBlur(small, (0, 0), max(radius / f, 0.7))
 
 
+def _drop_strays(alpha: np.ndarray, sd: np.ndarray, near: np.ndarray) -> None:
+    """Clear, in place, islands that do not reach the person's surroundings: they are someone or something else."""
+    count, label = cv2.connectedComponents((alpha > 0.1).astype(np.uint8))
+    ours = np.zeros(count, bool)
+    ours[0] = True
+    ours[label[near]] = True
+    stray = ~ours[label]
+    sd[stray] = np.maximum(sd[stray], alpha[stray])
+    alpha[stray] = 0.0
+
+
 def _smoothed(alpha: np.ndarray, sd: np.ndarray, scale: float) -> Matte:
     """Let uncertain pixels follow certain neighbours, as blur makes alpha smooth; neighbours share their doubt."""
     weight = 1.0 / (sd**2 + 0.1**2)
@@ -134,10 +152,9 @@ def _checked(image: np.ndarray, plate: np.ndarray, sigma: np.ndarray | float | N
     if plate.shape != image.shape:
         raise ValueError(f"plate is {plate.shape} but the image is {image.shape}; crop both with the same map")
     size = image.shape[:2]
-    if sigma is None:
-        sigma = noise
-    sigma = np.broadcast_to(np.asarray(sigma, np.float32), size) if np.ndim(sigma) in (0, 2) else np.asarray(sigma)
-    if sigma.shape != size:
+    sigma = np.asarray(noise if sigma is None else sigma, np.float32)
+    if sigma.ndim and sigma.shape != size:
         raise ValueError(f"plate_sigma is {sigma.shape}; it must have the image's size {size}")
+    sigma = np.broadcast_to(sigma, size)
     sigma = np.maximum(sigma, 1e-3).astype(np.float32)
     return np.ascontiguousarray(image, np.float32), np.ascontiguousarray(plate, np.float32), sigma

@@ -25,18 +25,18 @@ _GAUSS3 = 0.063493636  # (2 pi) ** -1.5
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def posterior(image, plate, smooth, sigma, person, opaque, prior, local, local_spread, local_weight, palette,
-              palette_spread, palette_weight, shadow, alpha, alpha_sd):
+              palette_spread, palette_weight, texture, texture_sd, shadow, alpha, alpha_sd):
     """Fill alpha, alpha_sd [H, W].
 
     image, plate [H, W, 3]; smooth [H, W, 3] image - plate averaged over a few pixels, of half the noise; sigma
     [H, W]; person [H, W] prior probability that the person contributes; opaque [H, W] that alpha is 1 if so;
     prior: mean and sd of alpha if blended (mean inside, mean outside, sd). local [L, H, W, 3], local_spread,
-    local_weight [L, H, W]: colours of the neighbourhood; palette [C, 3], palette_spread, palette_weight [C].
+    local_weight [L, H, W]: colours of the neighbourhood; palette [C, 3], palette_spread, palette_weight [C];
+    texture, texture_sd [H, W]: alpha by `see_through`.
     """
     h, w = sigma.shape
     n_local, n = local.shape[0], local.shape[0] + palette.shape[0]
     shadow_share = _SHADOW if shadow else 1e-9
-    v = prior[2] * prior[2]
     for y in range(h):
         for x in range(w):
             q = person[y, x]
@@ -44,7 +44,9 @@ def posterior(image, plate, smooth, sigma, person, opaque, prior, local, local_s
                 alpha[y, x], alpha_sd[y, x] = 0.0, 0.02
                 continue
             full = opaque[y, x]
-            mu = prior[0] if full > 0.02 else prior[1]
+            mu, v = prior[0] if full > 0.02 else prior[1], prior[2] * prior[2]
+            if full > 0.02 and texture_sd[y, x] < 1.0:
+                full, mu, v = _with_texture(full, mu, v, texture[y, x], texture_sd[y, x] ** 2)
             s2 = sigma[y, x] * sigma[y, x]
             b0, b1, b2 = plate[y, x, 0], plate[y, x, 1], plate[y, x, 2]
             d0, d1, d2 = image[y, x, 0] - b0, image[y, x, 1] - b1, image[y, x, 2] - b2
@@ -92,6 +94,15 @@ def posterior(image, plate, smooth, sigma, person, opaque, prior, local, local_s
             m = (first + certain) / total
             alpha[y, x] = m
             alpha_sd[y, x] = np.sqrt(max((second + certain) / total - m * m, 4e-4))
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
+def _with_texture(full, mu, v, a, t):
+    """Prior (share opaque, mean and variance if blended) after seeing alpha a with variance t in the texture."""
+    opaque = full * np.exp(-0.5 * (a - 1.0) ** 2 / t) / np.sqrt(t)
+    blended = (1.0 - full) * np.exp(-0.5 * (a - mu) ** 2 / (v + t)) / np.sqrt(v + t)
+    mean = (mu * t + a * v) / (v + t)
+    return opaque / (opaque + blended + 1e-12), min(max(mean, 0.0), 1.0), v * t / (v + t)
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
