@@ -17,10 +17,9 @@ from blur_motion_ros.body.model import BodyModel
 UNKNOWNS = 85
 BETAS = slice(75, 85)
 # Where the network sees a joint, relative to the SMPL joint in the rest pose (m: x left, y up, z forward), and the
-# joint that the point rides on. People who label pictures see the shoulder's top, the front of the hip and the ankle
-# bones; SMPL's joints are the centres of rotation. Rounded from sharp frames of three bodies that agreed in direction.
-_SEEN_AT = {"shoulder": ((0.0, 0.025, 0.0), "collar"), "hip": ((0.0, -0.01, 0.02), "pelvis"),
-            "ankle": ((0.0, 0.015, 0.0), "ankle")}
+# joint that the point rides on. People who label pictures see the front of the hip and the top of the shoulder; SMPL's
+# joints are the centres of rotation. Rounded from sharp frames of three bodies that agreed in direction.
+_SEEN_AT = {"shoulder": ((0.0, 0.015, 0.0), "collar"), "hip": ((0.0, -0.015, 0.025), "pelvis")}
 
 
 @dataclass(frozen=True)
