@@ -13,7 +13,7 @@ import numpy as np
 
 from blur_motion_ros.matting.palette import palette_of
 from blur_motion_ros.matting.posterior import posterior
-from blur_motion_ros.matting.see_through import see_through
+from blur_motion_ros.matting.see_through import channel_dot, see_through
 from blur_motion_ros.matting.settings import MattingSettings
 from blur_motion_ros.types import Matte
 
@@ -68,10 +68,10 @@ class DifferenceMatter:
 def mask_from_difference(image: np.ndarray, plate: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """[H, W] soft mask of everything that clearly differs from the plate and is not a mere shadow of it."""
     difference = image - plate
-    distance = np.sqrt((difference**2).sum(2)) / sigma
-    dot = (image * plate).sum(2)
-    cosine = dot / (np.sqrt((image**2).sum(2) * (plate**2).sum(2)) + 1e-6)
-    ratio = dot / ((plate**2).sum(2) + 1e-6)
+    distance = np.sqrt(channel_dot(difference, difference)) / sigma
+    dot, power = channel_dot(image, plate), channel_dot(plate, plate)
+    cosine = dot / (np.sqrt(channel_dot(image, image) * power) + 1e-6)
+    ratio = dot / (power + 1e-6)
     shadow = (cosine > 0.985) & (ratio < 1.0) & (ratio > 0.3)
     seen = np.where(shadow, 0.0, np.clip((distance - 4.0) / 8.0, 0.0, 1.0)).astype(np.float32)
     seen = cv2.morphologyEx(seen, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
@@ -97,11 +97,11 @@ def _local_colours(image: np.ndarray, sure: np.ndarray, scale: float) -> tuple[n
     colours, spreads = np.empty((2, h, w, 3), np.float32), np.empty((2, h, w), np.float32)
     weights = np.empty((2, h, w), np.float32)
     # colours in three channels, their power in the fourth; the weight apart
-    stack = np.dstack([image, (image * image).sum(2)]) * sure[..., None]
+    stack = np.dstack([image, channel_dot(image, image)]) * sure[..., None]
     for k, (reach, share) in enumerate(((0.07, 0.5), (0.25, 0.2))):
         mean, near = _shrunk_blur(stack, reach * scale), _shrunk_blur(sure, reach * scale)
         mean /= np.maximum(near, 1e-6)[..., None]
-        spread = np.sqrt(np.maximum(mean[..., 3] - (mean[..., :3] ** 2).sum(2), 0.0) / 3.0) + 0.01
+        spread = np.sqrt(np.maximum(mean[..., 3] - channel_dot(mean[..., :3], mean[..., :3]), 0.0) / 3.0) + 0.01
         colours[k] = cv2.resize(mean[..., :3], (w, h))
         spreads[k] = cv2.resize(spread, (w, h))
         weights[k] = cv2.resize(share * np.clip(near / 0.02, 0.0, 1.0), (w, h))

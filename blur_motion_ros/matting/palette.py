@@ -22,18 +22,14 @@ def palette_of(image: np.ndarray, weight: np.ndarray, count: int) -> tuple[np.nd
     chosen = chosen[:: max(len(chosen) // _SAMPLES, 1)]
     # distances in square-root light: dark colours count as much as bright ones
     pixels = np.sqrt(np.maximum(image.reshape(-1, 3)[chosen], 0.0))
-    centres, label = _kmeans(pixels, count, _ROUNDS)
-    for k in range(count):
-        mine = image.reshape(-1, 3)[chosen[label == k]]
-        if len(mine):
-            colours[k], share[k] = mine.mean(0), len(mine) / len(chosen)
-            spread[k] = np.sqrt(mine.var(0).mean() + 1e-4)
+    label = _kmeans(pixels, count, _ROUNDS)
+    _describe(pixels, label, colours, spread, share)
     return colours, spread, 0.3 * (0.5 * share + 0.5 * (share > 0) / count).astype(np.float32)
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _kmeans(pixels, count, rounds):
-    """Farthest-point start, then Lloyd iterations. Returns centres [count, 3], label [N]."""
+    """Farthest-point start, then Lloyd iterations. Returns label [N]."""
     n = pixels.shape[0]
     centres = np.zeros((count, 3), np.float32)
     label = np.zeros(n, np.int64)
@@ -66,4 +62,23 @@ def _kmeans(pixels, count, rounds):
             if sums[k, 3] > 0.0:
                 for c in range(3):
                     centres[k, c] = sums[k, c] / sums[k, 3]
-    return centres, label
+    return label
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _describe(roots, label, colours, spread, share):
+    """Fill mean light, its one-channel sd (with a floor for shading) and share of pixels (given as roots of light)."""
+    for k in range(colours.shape[0]):
+        total, power, n = np.zeros(3), 0.0, 0
+        for i in range(label.shape[0]):
+            if label[i] == k:
+                n += 1
+                for c in range(3):
+                    light = roots[i, c] ** 2
+                    total[c] += light
+                    power += light**2
+        if n > 0:
+            mean = total / n
+            variance = (power / n - (mean * mean).sum()) / 3.0
+            colours[k] = mean
+            share[k], spread[k] = n / label.shape[0], np.sqrt(max(variance, 0.0) + 1e-4)

@@ -27,6 +27,11 @@ def see_through(image: np.ndarray, plate: np.ndarray, sigma: np.ndarray, inside:
     return alpha, sd
 
 
+def channel_dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """[H, W] dot product over the channels of [H, W, C] (several times faster than a sum over a short axis)."""
+    return np.einsum("ijk,ijk->ij", a, b)
+
+
 def _regress(image: np.ndarray, plate: np.ndarray, sigma: np.ndarray, weight: np.ndarray,
              radius: float) -> tuple[np.ndarray, np.ndarray]:
     """Weighted regression of image on plate, channels pooled after each lost its own mean."""
@@ -37,12 +42,12 @@ def _regress(image: np.ndarray, plate: np.ndarray, sigma: np.ndarray, weight: np
 
     share = np.maximum(mean(weight), 1e-3)
     mean_i, mean_b = (mean(v * weight[..., None]) / share[..., None] for v in (image, plate))
-    products = np.dstack([(image * plate).sum(2), (plate * plate).sum(2), (image * image).sum(2)])
+    products = np.dstack([channel_dot(image, plate), channel_dot(plate, plate), channel_dot(image, image)])
     products = mean(products * weight[..., None]) / share[..., None]
-    cross = products[..., 0] - (mean_i * mean_b).sum(2)
-    power = np.maximum(products[..., 1] - (mean_b * mean_b).sum(2), 1e-7)
+    cross = products[..., 0] - channel_dot(mean_i, mean_b)
+    power = np.maximum(products[..., 1] - channel_dot(mean_b, mean_b), 1e-7)
     slope = cross / power
-    residual = np.maximum(products[..., 2] - (mean_i * mean_i).sum(2) - slope**2 * power, 0.0)
+    residual = np.maximum(products[..., 2] - channel_dot(mean_i, mean_i) - slope**2 * power, 0.0)
     count = side * side * share
     variance = (residual / np.maximum(count - 2.0, 1.0) + 3.0 * sigma**2 / count) / power
     return 1.0 - slope, np.sqrt(_MODEL_ERROR**2 * variance + _LEAST_SD**2)
