@@ -28,4 +28,12 @@ def make_initialiser(settings: InitialiserSettings, body: BodyModel) -> Initiali
     """The initialiser that the settings ask for (loads the networks, fetching them on first use)."""
     from blur_motion_ros.initialiser.landmark import LandmarkInitialiser
 
-    return LandmarkInitialiser(body, settings)
+    plain = LandmarkInitialiser(body, settings)
+    if settings.kind == "landmarks":
+        return plain
+    from blur_motion_ros.initialiser.vibe import ImageStream, LandmarkStream, VibeInitialiser
+
+    if settings.kind == "vibe_image" and not settings.network:
+        raise ValueError("initialiser.network is empty; vibe_image needs a file made by `blur-motion export vibe`")
+    load = LandmarkStream.load if settings.kind == "vibe" else ImageStream.load
+    return VibeInitialiser(plain.tracker, load(settings.network or None), body, plain.register, plain.sides)

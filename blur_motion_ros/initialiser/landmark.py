@@ -38,22 +38,22 @@ class LandmarkInitialiser:
         networks = networks or BlazePose.pretrained(self.settings.person.threads)
         self.tracker = PersonTracker(networks, self.settings.person)
         self.register = Registrar(LandmarkBody.of(body), self.settings.registration, prior)
-        self._sides = SideKeeper()
+        self.sides = SideKeeper()
 
     def reset(self) -> None:
         """Forget the person."""
         self.tracker.reset()
         self.register.reset()
-        self._sides.reset()
+        self.sides.reset()
 
     def measure(self, frame: Frame, plate: Plate | None = None) -> PoseMeasurement | None:
         """See `base.Initialiser.measure`."""
         seen = self.tracker.track(frame.image, plate)
         if seen is None:
-            self._sides.reset()
+            self.sides.reset()
             self.register.forget_pose()
             return None
-        return self.register(self._sides.correct(seen), frame)
+        return self.register(self.sides.correct(seen), frame)
 
 
 @dataclass(frozen=True)
