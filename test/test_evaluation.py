@@ -13,7 +13,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from blur_motion_ros.body.joints import H36M_TO_J14
-from blur_motion_ros.camera.camera import Camera
+from blur_motion_ros.camera.camera import Camera, Crop
 from blur_motion_ros.config import Settings
 from blur_motion_ros.data.sequence import Sequence
 from blur_motion_ros.evaluation import (
@@ -29,6 +29,7 @@ from blur_motion_ros.evaluation import (
 )
 from blur_motion_ros.evaluation.ground_truth import GroundTruth, evaluated_folders, read_ground_truth
 from blur_motion_ros.evaluation.predictions import Prediction, read_prediction, save_prediction
+from blur_motion_ros.evaluation.rerender import alpha_agreement
 from blur_motion_ros.types import Exposure, Landmarks
 
 HERE = Path(__file__).resolve().parent
@@ -355,3 +356,17 @@ def test_predictions_survive_the_disk_and_bad_ones_are_named(tmp_path):
         read_prediction(tmp_path / "b.npz")
     with pytest.raises(ValueError, match="unknown method 'nothing'"):
         methods.select(["nothing"])
+
+
+def test_agreement_of_silhouettes_is_one_for_the_truth_and_falls_with_a_shift(tmp_path):
+    camera = Camera(160, 120, np.array([[150.0, 0, 79.5], [0, 150, 59.5], [0, 0, 1]]))
+    truth = np.zeros((120, 160), np.uint8)
+    truth[30:90, 60:80], truth[30:90, 80:90] = 255, 128
+    cv2.imwrite(str(tmp_path / "alpha_000.png"), truth)
+    crop = Crop.around(camera, np.array([74.5, 59.5]), 100.0, 100)
+    alpha = np.zeros((2, 100, 100))
+    alpha[0, 20:80, 35:55], alpha[0, 20:80, 55:65] = 1, 128 / 255  # the view starts at pixel (25, 10)
+    found = alpha_agreement(alpha, np.stack([crop.K] * 2), tmp_path, camera)
+    assert found[0] == pytest.approx(1, abs=0.01) and np.isnan(found[1]), "no alpha_001.png"
+    shifted = alpha_agreement(np.roll(alpha, 5, 2)[:1], crop.K[None], tmp_path, camera)
+    assert shifted[0] == pytest.approx(20 / 30, abs=0.01)

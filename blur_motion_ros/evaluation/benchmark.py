@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from blur_motion_ros.evaluation.calibration import Calibration, calibration
 from blur_motion_ros.evaluation.ground_truth import GroundTruth, read_ground_truth
 from blur_motion_ros.evaluation.methods import Method
 from blur_motion_ros.evaluation.predictions import Prediction, read_prediction, save_prediction
+from blur_motion_ros.evaluation.rerender import alpha_agreement
 
 BLUR_EDGES = (0.0, 0.1, 0.2, 0.4, 0.6, 1.0)
 
@@ -35,6 +36,8 @@ class Result:
     joints: np.ndarray
     calibration: Calibration | None
     seconds: float
+    psnr: float = float("nan")
+    alpha_iou: float = float("nan")
 
     @property
     def means(self) -> dict[str, float]:
@@ -89,7 +92,8 @@ def run(folders: Iterable[Path], methods: Iterable[Method], settings: Settings, 
             prediction = method.run(read_sequence(folder), settings)
             if path is not None:
                 save_prediction(path, prediction)
-        results.append(score(method.name, prediction, read_ground_truth(folder), group_of(folder.name)))
+        result = score(method.name, prediction, read_ground_truth(folder), group_of(folder.name))
+        results.append(replace(result, **_picture_scores(prediction, folder)))
         m = results[-1].means
         say(f"{folder.name:<24} {method.name:<22} mpjpe {m['mpjpe']:6.1f} mm  pa {m['pa']:6.1f} mm"
             f"  vel {m['vel']:5.2f} m/s  {1e3 * prediction.seconds:5.0f} ms/frame")
@@ -130,6 +134,15 @@ def _speeds(joints: np.ndarray, truth: GroundTruth) -> np.ndarray:
              for j in (joints, truth.joints)]
     pairs = np.stack(pairs, 1)
     return pairs[np.isfinite(pairs).all(1)]
+
+
+def _picture_scores(prediction: Prediction, folder: Path) -> dict[str, float]:
+    """How well the motion explains the pictures: for methods that render, mean over exposures."""
+    if prediction.alpha is None or prediction.alpha_K is None or prediction.psnr is None:
+        return {}
+    camera = read_sequence(folder).camera
+    iou = alpha_agreement(prediction.alpha, prediction.alpha_K, folder, camera)
+    return {"psnr": metrics.finite_mean(prediction.psnr), "alpha_iou": metrics.finite_mean(iou)}
 
 
 def _calibration(prediction: Prediction, truth: GroundTruth) -> Calibration | None:

@@ -18,6 +18,7 @@ from blur_motion_ros.body.joints import lsp14
 from blur_motion_ros.config import Settings
 from blur_motion_ros.data.sequence import Sequence
 from blur_motion_ros.evaluation.predictions import Prediction
+from blur_motion_ros.evaluation.rerender import Rerendered, rerender
 from blur_motion_ros.types import Exposure, Frame, Plate
 
 SAMPLES = 9  # instants per exposure
@@ -53,15 +54,18 @@ def run_pipeline(sequence: Sequence, settings: Settings, adapt: Callable = lambd
     adapt(pipeline)
     if sequence.plate is not None:
         pipeline.set_background(sequence.plate)
-    tracks, spent = [], 0.0
+    tracks, pictures, spent = [], [], 0.0
     for frame in sequence:
         began = time.process_time()
         estimate = pipeline.process(frame)
         spent += time.process_time() - began
         tracks.append(sample(estimate, pipeline.skeleton, _instants(frame.exposure)))
+        if sequence.plate is not None:
+            pictures.append(rerender(pipeline, estimate, frame, sequence.plate))
     joints = np.stack([t.positions for t in tracks])
     return Prediction(np.stack([t.times for t in tracks]), lsp14(joints), joints,
-                      np.stack([t.position_covariance for t in tracks]), spent / max(len(tracks), 1))
+                      np.stack([t.position_covariance for t in tracks]), spent / max(len(tracks), 1),
+                      *_stacked(pictures))
 
 
 def held(sequence: Sequence, settings: Settings, make: Callable[[Settings], PerFrame]) -> Prediction:
@@ -152,6 +156,17 @@ def _prediction(times: np.ndarray, joints: np.ndarray, seconds: float) -> Predic
     if joints.shape[2] == 24:
         return Prediction(times, lsp14(joints), joints, seconds=seconds)
     return Prediction(times, joints, seconds=seconds)
+
+
+def _stacked(pictures: list[Rerendered | None]) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """alpha [F, C, C], K [F, 3, 3], psnr [F] (NaN where nothing was drawn); None each without any picture."""
+    some = next((p for p in pictures if p is not None), None)
+    if some is None:
+        return None, None, None
+    nothing = Rerendered(np.full_like(some.alpha, np.nan), np.full((3, 3), np.nan), float("nan"))
+    pictures = [nothing if p is None else p for p in pictures]
+    return (np.stack([p.alpha for p in pictures]), np.stack([p.K for p in pictures]),
+            np.array([p.psnr for p in pictures]))
 
 
 def _instants(exposure: Exposure) -> np.ndarray:

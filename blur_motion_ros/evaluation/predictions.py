@@ -13,6 +13,7 @@ class Prediction:
     """times [F, S] s; joints [F, S, 14, 3] m, LSP14, camera frame, NaN where an exposure has no prediction.
 
     smpl24 [F, S, 24, 3] m and covariance [F, S, 24, 3, 3] m^2 of those, or None.  seconds: processor time per frame.
+    alpha [F, C, C] in views alpha_K [F, 3, 3] and psnr [F] dB: the motion rendered again (`rerender`), or None.
     """
 
     times: np.ndarray
@@ -20,12 +21,17 @@ class Prediction:
     smpl24: np.ndarray | None = None
     covariance: np.ndarray | None = None
     seconds: float = float("nan")
+    alpha: np.ndarray | None = None
+    alpha_K: np.ndarray | None = None
+    psnr: np.ndarray | None = None
 
 
 def save_prediction(path: str | Path, prediction: Prediction) -> None:
     """Write an NPZ that `read_prediction` and the sequences' own evaluator read."""
-    extra = {k: v for k, v in (("joints_smpl24", prediction.smpl24), ("covariance_smpl24", prediction.covariance))
-             if v is not None}
+    alpha = None if prediction.alpha is None else prediction.alpha.astype(np.float16)
+    extra = {"joints_smpl24": prediction.smpl24, "covariance_smpl24": prediction.covariance, "alpha": alpha,
+             "alpha_K": prediction.alpha_K, "psnr": prediction.psnr}
+    extra = {k: v for k, v in extra.items() if v is not None}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, times=prediction.times, joints=prediction.joints, seconds=prediction.seconds, **extra)
 
@@ -44,7 +50,8 @@ def read_prediction(path: str | Path) -> Prediction:
             raise ValueError(f"prediction {path.name}: joints {joints.shape} and times {times.shape};"
                              " expected [F, S, 14, 3] and [F, S]")
         return Prediction(times, joints, _optional(data, "joints_smpl24"), _optional(data, "covariance_smpl24"),
-                          float(data["seconds"]) if "seconds" in data else float("nan"))
+                          float(data["seconds"]) if "seconds" in data else float("nan"),
+                          *(_optional(data, k) for k in ("alpha", "alpha_K", "psnr")))
 
 
 def _optional(data: np.lib.npyio.NpzFile, key: str) -> np.ndarray | None:

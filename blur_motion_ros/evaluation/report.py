@@ -39,6 +39,9 @@ def markdown(benchmark: Benchmark, command: str) -> str:
         lines += ["", f"## {metric} ({metrics.UNITS[metric]}) by blur rate", "", *binned_table(benchmark, metric)]
     for metric in ("mpjpe", "vel"):
         lines += ["", f"## {metric} ({metrics.UNITS[metric]}) per sequence", "", *sequence_table(benchmark, metric)]
+    pictures = picture_table(benchmark)
+    if pictures:
+        lines += ["", "## Pictures: the motion rendered again", "", *pictures]
     calibrated = calibration_table(benchmark)
     if calibrated:
         lines += ["", "## Calibration of the stated covariance", "", *calibrated]
@@ -76,6 +79,17 @@ def sequence_table(benchmark: Benchmark, metric: str) -> list[str]:
     return _table(["sequence (blur rate)", *benchmark.methods], rows)
 
 
+def picture_table(benchmark: Benchmark) -> list[str]:
+    """Agreement with the pictures of the methods that render; [] if none does."""
+    rows = []
+    for method in benchmark.methods:
+        values = [metrics.finite_mean([getattr(r, k) for r in benchmark.of(method)]) for k in ("psnr", "alpha_iou")]
+        if math.isfinite(values[0]):
+            rows.append([method, *map(_number, values)])
+    return _table(["method", "PSNR of the blurred body (dB)", "soft IoU of the average silhouette"], rows) if rows \
+        else []
+
+
 def calibration_table(benchmark: Benchmark) -> list[str]:
     """Normalised errors of the methods that state a covariance; [] if none does."""
     rows = []
@@ -104,6 +118,8 @@ def as_json(benchmark: Benchmark, command: str) -> dict:
             "by_blur_rate": {c: [_finite(v) for v in benchmark.binned(m, c)[0]] for c in BINNED},
             "exposures_in_bin": benchmark.binned(m, "mpjpe")[1].tolist(),
             "error_along_exposure_mm": {r.sequence: [_finite(v) for v in r.along] for r in results},
+            "psnr_db": _finite(metrics.finite_mean([r.psnr for r in results])),
+            "alpha_iou": _finite(metrics.finite_mean([r.alpha_iou for r in results])),
             "seconds_per_frame": _finite(metrics.finite_mean([r.seconds for r in results]))}
     return out
 
