@@ -23,6 +23,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "benchmark": ("blur_motion_ros.evaluation.benchmark_command", "accuracy and speed tables"),
 }
 
+# (command, first word after it) -> module: commands that mean something else for one subject
+SUBJECTS = {("eval", "vibe"): "blur_motion_ros.learning.eval_command"}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script. Errors of the input are one line on stderr, exit status 1."""
@@ -36,10 +39,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     first = parser.parse_args(argv)
     try:
-        module = _load(first.command)
-        sub = argparse.ArgumentParser(prog=f"blur-motion {first.command}", description=COMMANDS[first.command][1])
+        subject = SUBJECTS.get((first.command, *first.arguments[:1]))
+        name = f"{first.command} {first.arguments[0]}" if subject else first.command
+        module = _load(subject or COMMANDS[first.command][0])
+        sub = argparse.ArgumentParser(prog=f"blur-motion {name}", description=COMMANDS[first.command][1])
         module.add_arguments(sub)
-        return int(module.run(sub.parse_args(first.arguments)) or 0)
+        return int(module.run(sub.parse_args(first.arguments[1:] if subject else first.arguments)) or 0)
     except (ValueError, OSError, RuntimeError) as error:
         if debug:
             raise
@@ -49,8 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _load(command: str) -> ModuleType:
-    name = COMMANDS[command][0]
+def _load(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
