@@ -141,7 +141,7 @@ def test_mirrored_examples_are_a_consistent_world():
     e = vibe_data.examples_of(recordings(2))
     m = vibe_data.mirrored(e)
     body = load_body()
-    for a, sign in ((e, 1), (m, -1)):
+    for a in (e, m):
         joints = forward(a.rotmat[0].astype(float), body.rest_joints(a.betas[0]), PARENTS)[1]
         joints = joints - joints[:, :1] + a.pelvis[0][:, None]
         flat = joints[..., :2] / joints[..., 2:] / a.size[0][:, None, None]
@@ -380,13 +380,17 @@ def test_packaged_network_is_the_one_described_and_small():
 
 
 def test_packaged_network_takes_under_three_milliseconds_and_no_package(tmp_path):
-    code = ("import time, torch; torch.set_num_threads(1); m = torch.jit.load(r'%s'); x = torch.zeros(1, 1, %d);"
-            "s = None\n"
-            "with torch.inference_mode():\n"
-            "    for i in range(40):\n"
-            "        t = time.process_time(); p, s = m(x, s); d = time.process_time() - t\n"
-            "        best = d if i == 0 else min(best, d)\n"
-            "print(best)") % (network(), vl.FEATURES)
+    code = f"""
+import time, torch
+torch.set_num_threads(1)
+m, x, s, times = torch.jit.load({str(network())!r}), torch.zeros(1, 1, {vl.FEATURES}), None, []
+with torch.inference_mode():
+    for i in range(40):
+        began = time.process_time()
+        p, s = m(x, s)
+        times.append(time.process_time() - began)
+print(sorted(times)[20])
+"""
     out = subprocess.run([sys.executable, "-I", "-W", "ignore", "-c", code], cwd=tmp_path, check=True,
                          capture_output=True, text=True)
     assert float(out.stdout) < 0.003

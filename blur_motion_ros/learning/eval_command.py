@@ -1,4 +1,4 @@
-"""`blur-motion eval vibe`: the landmark network on held-out recordings, and as initialiser alone on sequence folders."""
+"""`blur-motion eval vibe`: the landmark network on held-out recordings, and alone as initialiser on sequences."""
 
 from __future__ import annotations
 
