@@ -504,3 +504,12 @@ def test_initialiser_on_a_rendered_walker(networks):
     initialiser.reset()
     empty = dataclasses.replace(frame, image=light.to_codes(plate.image))
     assert initialiser.measure(empty, plate) is None
+
+
+def test_wrong_image_and_plate_are_named(networks):
+    initialiser = LandmarkInitialiser(load_body(), networks=networks)
+    frame = Frame(np.zeros((480, 640, 3), np.uint8), Exposure(0.0, 0.03), camera())
+    with pytest.raises(ValueError, match=r"frame.image is uint8 \(240, 320, 3\)"):
+        initialiser.measure(dataclasses.replace(frame, image=np.zeros((240, 320, 3), np.uint8)))
+    with pytest.raises(ValueError, match="plate.image"):
+        initialiser.measure(frame, Plate(np.zeros((240, 320, 3), np.float32), np.zeros((240, 320), np.float32)))

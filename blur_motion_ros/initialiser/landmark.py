@@ -26,6 +26,7 @@ from blur_motion_ros.initialiser.registration import (
 )
 from blur_motion_ros.initialiser.settings import InitialiserSettings, RegistrationSettings
 from blur_motion_ros.initialiser.sides import SideKeeper
+from blur_motion_ros.initialiser.unmix import unmix
 from blur_motion_ros.types import Exposure, Frame, Landmarks, Plate, PoseMeasurement
 
 
@@ -39,6 +40,7 @@ class LandmarkInitialiser:
         self.tracker = PersonTracker(networks, self.settings.person)
         self.register = Registrar(LandmarkBody.of(body), self.settings.registration, prior)
         self.sides = SideKeeper()
+        self._compile()
 
     def reset(self) -> None:
         """Forget the person."""
@@ -47,13 +49,29 @@ class LandmarkInitialiser:
         self.sides.reset()
 
     def measure(self, frame: Frame, plate: Plate | None = None) -> PoseMeasurement | None:
-        """See `base.Initialiser.measure`."""
+        """See `base.Initialiser.measure`. Raises ValueError for an image or plate of another size or kind."""
+        _check(frame, plate)
         seen = self.tracker.track(frame.image, plate)
         if seen is None:
             self.sides.reset()
             self.register.forget_pose()
             return None
         return self.register(self.sides.correct(seen), frame)
+
+
+    def _compile(self) -> None:
+        """Have the numba kernels ready (seconds after installation, else at once), not at the first frame."""
+        unmix(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.float32))
+        self.register.body.posed(np.zeros(3), np.tile(np.eye(3), (24, 1, 1)), np.zeros(10))
+
+
+def _check(frame: Frame, plate: Plate | None) -> None:
+    size = (frame.camera.height, frame.camera.width)
+    if frame.image.dtype != np.uint8 or frame.image.shape != size + (3,):
+        raise ValueError(f"frame.image is {frame.image.dtype} {frame.image.shape}; uint8 {size + (3,)} RGB is expected, "
+                         "as the camera says")
+    if plate is not None and plate.image.shape[:2] != size:
+        raise ValueError(f"plate.image is {plate.image.shape[:2]}; the frame is {size}: capture the background again")
 
 
 @dataclass(frozen=True)
