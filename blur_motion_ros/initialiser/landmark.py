@@ -68,8 +68,8 @@ class LandmarkInitialiser:
 def _check(frame: Frame, plate: Plate | None) -> None:
     size = (frame.camera.height, frame.camera.width)
     if frame.image.dtype != np.uint8 or frame.image.shape != size + (3,):
-        raise ValueError(f"frame.image is {frame.image.dtype} {frame.image.shape}; uint8 {size + (3,)} RGB is expected, "
-                         "as the camera says")
+        raise ValueError(f"frame.image is {frame.image.dtype} {frame.image.shape}; the camera says uint8 "
+                         f"{size + (3,)}, RGB")
     if plate is not None and plate.image.shape[:2] != size:
         raise ValueError(f"plate.image is {plate.image.shape[:2]}; the frame is {size}: capture the background again")
 
