@@ -7,6 +7,7 @@ robustly on a grid of samples outside the person, first for the whole image, the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ _CELL_SAMPLES = 40.0  # a cell's samples are not independent: they count as at m
 
 @dataclass(frozen=True)
 class Drift:
-    """gain, offset: [6, 8, 3] per cell, or [1, 1, 3] when the same everywhere. scale: [6, 8] residual / expected noise.
+    """gain, offset: [6, 8, 3] at the cells' centres.  scale: [6, 8] residual / expected noise, at least 1.
 
     explained: share of the samples that the plate explains.  samples: how many there were.
     """
@@ -35,19 +36,52 @@ class Drift:
 
     @staticmethod
     def none() -> Drift:
-        one, zero = np.ones((1, 1, 3), np.float32), np.zeros((1, 1, 3), np.float32)
-        return Drift(one, zero, np.ones(CELLS, np.float32), 1.0, 0)
+        cells = np.ones(CELLS + (3,), np.float32)
+        return Drift(cells, 0.0 * cells, np.ones(CELLS, np.float32), 1.0, 0)
 
-    def over(self, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-        """gain, offset: [H, W, 3], or [1, 1, 3] when uniform."""
-        if self.gain.shape[0] == 1:
-            return self.gain, self.offset
-        return spread(self.gain, width, height), spread(self.offset, width, height)
+    def applied(self, plate: np.ndarray) -> np.ndarray:
+        """gain * plate + offset, clipped to [0, 1]; [H, W, 3] float32."""
+        out = np.empty_like(plate)
+        _apply(plate, self.gain, self.offset, *columns_of(plate.shape[1]), out)
+        return out
 
 
 def spread(cells: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Cell values [6, 8(, C)] -> smooth image [height, width(, C)]."""
+    """Cell values [6, 8] -> smooth image [height, width] float32, the interpolation of `applied`."""
     return cv2.resize(cells, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+@lru_cache(maxsize=4)
+def columns_of(width: int) -> tuple[np.ndarray, np.ndarray]:
+    """For every image column: the cell column left of it, and how far it is towards the next."""
+    u = np.clip((np.arange(width) + 0.5) * CELLS[1] / width - 0.5, 0.0, CELLS[1] - 1.0)
+    left = np.minimum(u.astype(np.int64), CELLS[1] - 2)
+    return left, (u - left).astype(np.float32)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def cell_row(cells, y, height, out):
+    """Interpolate cells [6, 8, 3] to image row y of `height`: out [8, 3]."""
+    v = min(max((y + 0.5) * cells.shape[0] / height - 0.5, 0.0), cells.shape[0] - 1.0)
+    top = min(int(v), cells.shape[0] - 2)
+    t = v - top
+    for k in range(cells.shape[1]):
+        for c in range(3):
+            out[k, c] = cells[top, k, c] + t * (cells[top + 1, k, c] - cells[top, k, c])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _apply(plate, gain, offset, left, share, out):
+    h, w = plate.shape[:2]
+    g, o = np.empty((gain.shape[1], 3), np.float32), np.empty((gain.shape[1], 3), np.float32)
+    for y in range(h):
+        cell_row(gain, y, h, g)
+        cell_row(offset, y, h, o)
+        for x in range(w):
+            k, t = left[x], share[x]
+            for c in range(3):
+                value = plate[y, x, c] * (g[k, c] + t * (g[k + 1, c] - g[k, c])) + o[k, c] + t * (o[k + 1, c] - o[k, c])
+                out[y, x, c] = min(max(value, np.float32(0.0)), np.float32(1.0))
 
 
 def fit_drift(frame: np.ndarray, plate: np.ndarray, sigma: np.ndarray, cell: np.ndarray, local: bool) -> Drift:
@@ -64,10 +98,8 @@ def fit_drift(frame: np.ndarray, plate: np.ndarray, sigma: np.ndarray, cell: np.
     if local:
         _fit_cells(frame, plate, sigma * level, cell, weight, gains, offsets)
     scale, explained = _residual_scale(frame, plate, sigma, cell, gains, offsets)
-    shape = CELLS + (3,) if local else (1, 1, 3)
-    pick = slice(None) if local else slice(1)
-    return Drift(gains[pick].reshape(shape).astype(np.float32), offsets[pick].reshape(shape).astype(np.float32),
-                 np.sqrt(scale).reshape(CELLS).astype(np.float32), float(explained), len(frame))
+    gains, offsets = (v.reshape(CELLS + (3,)).astype(np.float32) for v in (gains, offsets))
+    return Drift(gains, offsets, np.sqrt(scale).reshape(CELLS).astype(np.float32), float(explained), len(frame))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

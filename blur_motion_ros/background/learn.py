@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from blur_motion_ros.background.drift import cell_row
+
 FREE, PERSON = 0, 1  # values of the mask given to `learn`
 _GATE = 9.0  # squared distance in noise variances (mean over colours) within which two colours are the same
 _SLOWEST = 1.0 / 64.0  # the plate follows lasting change at least this fast, share per frame
@@ -18,27 +20,28 @@ _LEAST_SIGHTINGS = 6
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def learn(frame, table, noise, gain, offset, mask, sure, now, settle, replace, plate, age, scatter, candidate, since,
-          sightings):
+def learn(frame, table, noise, gain, offset, left, share, mask, sure, now, settle, replace, plate, age, scatter,
+          candidate, since, sightings):
     """Update plate [H, W, 3] (linear), age [H, W] (0 = unknown), scatter [H, W] and the candidates in place.
 
-    frame [H, W, 3] uint8; table [256] light of a code, noise [256] its sd; gain, offset [H, W, 3] or [1, 1, 3]:
-    frame = gain plate + offset; mask [H, W]; sure: whether the mask is known to show everybody (else a known pixel
-    is never replaced, and an unknown one waits as long as a known one would). candidate [H, W, 3], since,
-    sightings [H, W]. now, settle, replace: seconds.
+    frame [H, W, 3] uint8; table [256] light of a code, noise [256] its sd; gain, offset [6, 8, 3], left, share [W]:
+    the drift (drift.py), frame = gain plate + offset; mask [H, W]; sure: whether the mask is known to show everybody
+    (else a known pixel is never replaced, and an unknown one waits as long as a known one would); now, settle,
+    replace: seconds; candidate [H, W, 3], since, sightings [H, W].
     """
     h, w = mask.shape
-    each = gain.shape[0] > 1
-    f = np.empty(3)
+    f, g, o = np.empty(3), np.empty((gain.shape[1], 3)), np.empty((gain.shape[1], 3))
     for y in range(h):
-        gy = y if each else 0
+        cell_row(gain, y, h, g)
+        cell_row(offset, y, h, o)
         for x in range(w):
             if mask[y, x] == PERSON:
                 sightings[y, x] = 0
                 continue
-            gx = x if each else 0
+            k, t = left[x], share[x]
             for c in range(3):
-                f[c] = (table[frame[y, x, c]] - offset[gy, gx, c]) / gain[gy, gx, c]
+                seen = table[frame[y, x, c]] - o[k, c] - t * (o[k + 1, c] - o[k, c])
+                f[c] = seen / (g[k, c] + t * (g[k + 1, c] - g[k, c]))
             brightest = max(frame[y, x, 0], frame[y, x, 1], frame[y, x, 2])
             variance = noise[brightest] ** 2 * scatter[y, x]
             known = age[y, x] > 0

@@ -14,7 +14,7 @@ import numpy as np
 
 from blur_motion_ros import light
 from blur_motion_ros.background.capture import capture_plate
-from blur_motion_ros.background.drift import CELLS, Drift, fit_drift, spread
+from blur_motion_ros.background.drift import CELLS, Drift, columns_of, fit_drift, spread
 from blur_motion_ros.background.learn import FREE, PERSON, learn
 from blur_motion_ros.background.settings import BackgroundSettings
 from blur_motion_ros.types import Frame, Landmarks, Plate
@@ -93,11 +93,10 @@ class BackgroundModel:
             return None
         drift = self._drift_of(image)
         h, w = image.shape[:2]
-        gain, offset = drift.over(w, h)
         sigma = self._sigma * spread(drift.scale, w, h)
         if self._unknown is not None:
             sigma[self._unknown] = UNKNOWN_SIGMA
-        return Plate(np.clip(self._shown * gain + offset, 0.0, 1.0), sigma)
+        return Plate(drift.applied(self._shown), sigma)
 
     def update(self, frame: Frame | np.ndarray, person: Landmarks | np.ndarray | None) -> None:
         """Learn from a frame. person: landmarks with a mask, or a mask [H, W] (all zero: surely nobody there),
@@ -113,10 +112,9 @@ class BackgroundModel:
         drift = self._drift_of(image)
         self._watch(drift)
         if self.settings.learn:
-            gain, offset = drift.over(image.shape[1], image.shape[0])
-            learn(image, self._table, self._noise, gain, offset, mask, person is not None, self._now,
-                  self.settings.settle, self.settings.replace, self._plate, self._age, self._scatter, self._candidate,
-                  self._since, self._sightings)
+            learn(image, self._table, self._noise, drift.gain, drift.offset, *columns_of(image.shape[1]), mask,
+                  person is not None, self._now, self.settings.settle, self.settings.replace, self._plate, self._age,
+                  self._scatter, self._candidate, self._since, self._sightings)
         self._updates += 1
         if self._updates % _REFRESH == 0 or self._status is PlateStatus.EMPTY:
             self._refresh()
@@ -157,8 +155,9 @@ class BackgroundModel:
             return self._drift
         rows, columns, cell = self._grid
         frame, plate = image[rows, columns], self._plate[rows, columns]
-        usable = (self._age[rows, columns] > 0) & (self._person[rows, columns] == FREE) & (frame.max(-1) < 250)
-        usable &= (plate.max(-1) < 0.9) & (plate.min(-1) > 0.003)
+        usable = (self._age[rows, columns] > 0) & (self._person[rows, columns] == FREE)
+        for c in range(3):
+            usable &= (frame[..., c] < 250) & (plate[..., c] < 0.9) & (plate[..., c] > 0.003)
         frame, plate, cell = self._table[frame[usable]], plate[usable], cell[usable]
         sigma = self._sigma[rows, columns][usable]
         if len(frame) < 50:
@@ -170,7 +169,6 @@ class BackgroundModel:
 
     def _learn_noise(self, frame: np.ndarray, plate: np.ndarray, cell: np.ndarray) -> None:
         """Follow the noise of quiet pixels, by brightness (16 bins): sensor, compression and response together."""
-        cell = cell if self._drift.gain.shape[0] > 1 else 0
         gain, offset = self._drift.gain.reshape(-1, 3)[cell], self._drift.offset.reshape(-1, 3)[cell]
         residual = np.abs(frame - gain * plate - offset).mean(1) / 0.798
         code = light.to_codes(plate.mean(1), self.response) // 16

@@ -49,7 +49,9 @@ class DifferenceMatter:
         scale = float(np.sqrt(mask.sum()))
         inside = (mask > 0.5).astype(np.uint8)
         depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3) / scale
-        person, opaque = _priors(inside, depth, scale, self.settings.reach)
+        away = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 3) / scale
+        blurred = _blurriness(_changed(image, plate, sigma), away, scale)
+        person, opaque = _priors(inside, depth, away, blurred, self.settings.reach)
         texture, texture_sd = see_through(image, plate, sigma, inside, 0.055 * scale)
         veto = np.exp(-0.5 * (np.maximum(1.0 - texture, 0.0) / texture_sd) ** 2)
         sure = cv2.erode(mask, _disc(0.05 * scale)) ** 2 * veto
@@ -67,27 +69,37 @@ class DifferenceMatter:
 
 def mask_from_difference(image: np.ndarray, plate: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """[H, W] soft mask of everything that clearly differs from the plate and is not a mere shadow of it."""
-    difference = image - plate
-    distance = np.sqrt(channel_dot(difference, difference)) / sigma
-    dot, power = channel_dot(image, plate), channel_dot(plate, plate)
-    cosine = dot / (np.sqrt(channel_dot(image, image) * power) + 1e-6)
-    ratio = dot / (power + 1e-6)
-    shadow = (cosine > 0.985) & (ratio < 1.0) & (ratio > 0.3)
-    seen = np.where(shadow, 0.0, np.clip((distance - 4.0) / 8.0, 0.0, 1.0)).astype(np.float32)
-    seen = cv2.morphologyEx(seen, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    seen = cv2.morphologyEx(_changed(image, plate, sigma), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     return cv2.morphologyEx(seen, cv2.MORPH_CLOSE, _disc(0.03 * max(sigma.shape)))
 
 
-def _priors(inside: np.ndarray, depth: np.ndarray, scale: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
+def _changed(image: np.ndarray, plate: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """[H, W] float32 in [0, 1]: the pixel differs from the plate by more than noise and more than a shadow would."""
+    difference = image - plate
+    distance = np.sqrt(channel_dot(difference, difference)) / sigma
+    dot, power = channel_dot(image, plate), channel_dot(plate, plate)
+    cosine = dot / np.sqrt(channel_dot(image, image) * power + 1e-9)
+    shadow = (cosine > 0.985) & (dot < power) & (dot > 0.25 * power)
+    return np.where(shadow, 0.0, np.clip((distance - 4.0) / 4.0, 0.0, 1.0)).astype(np.float32)
+
+
+def _blurriness(changed: np.ndarray, away: np.ndarray, scale: float) -> np.ndarray:
+    """[H, W] in [0, 1]: how much of the rim just outside the mask has changed (a sharp outline leaves it clean)."""
+    rim = ((away > 0.04) & (away < 0.13)).astype(np.float32)
+    side = 2 * max(int(round(0.2 * scale)), 1) + 1
+    return cv2.blur(rim * changed, (side, side)) / np.maximum(cv2.blur(rim, (side, side)), 1e-4)
+
+
+def _priors(inside: np.ndarray, depth: np.ndarray, away: np.ndarray, blurred: np.ndarray,
+            reach: float) -> tuple[np.ndarray, np.ndarray]:
     """Probability that the person contributes to a pixel, and that it is opaque there if so ([H, W] each).
 
-    Functions of the distance to the outline of the mask (inside [H, W] uint8; depth [H, W] in units of scale px), as
-    measured in docs/matting.md.
+    Functions of the distance to the mask's outline, as measured in docs/matting.md. inside [H, W] uint8; depth, away
+    [H, W]: distance to the outline from inside, from outside, in square roots of the mask's area.
     """
-    away = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 3) / scale
     person = 0.6 * np.exp(-away / 0.04) + 0.1 * np.exp(-away / reach)
     person = np.where(inside > 0, 1.0 - 0.3 * np.exp(-depth / 0.015) - 0.003, person)
-    opaque = np.where(inside > 0, 1.0 - np.exp(-depth / 0.055), 0.01)
+    opaque = np.where(inside > 0, 1.0 - np.exp(-depth / (0.04 + 0.12 * blurred)), 0.01)
     return person.astype(np.float32), opaque.astype(np.float32)
 
 
