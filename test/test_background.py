@@ -232,6 +232,17 @@ def test_landmarks_mask_the_person_through_their_affine():
     assert (plate.sigma[32:108, 62:82] > 0.5).all() and plate.sigma[:, :40].max() < 0.1
 
 
+def test_a_plate_file_is_read_as_rgb_and_comes_back_after_reset(tmp_path):
+    image = np.zeros((H, W, 3), np.uint8)
+    image[:] = (200, 100, 30)
+    cv2.imwrite(str(tmp_path / "plate.png"), image[..., ::-1])
+    model = BackgroundModel(BackgroundSettings(plate=str(tmp_path / "plate.png")))
+    model.reset()
+    np.testing.assert_allclose(light.to_codes(model.plate(image).image)[60, 80], (200, 100, 30), atol=1)
+    with pytest.raises(ValueError, match="cannot be read.*background.plate"):
+        BackgroundModel(BackgroundSettings(plate=str(tmp_path / "none.png")))
+
+
 def test_wrong_input_names_the_fix():
     model = BackgroundModel()
     frame = np.zeros((H, W, 3), np.uint8)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -43,7 +44,7 @@ class BackgroundModel:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Forget everything learned; a plate file named in the settings is loaded anew."""
         self._plate: np.ndarray | None = None
         self._noise = (light.slope(self._table, self.response) * self.settings.noise).astype(np.float32)
         self._measured_noise = False
@@ -51,6 +52,8 @@ class BackgroundModel:
         self._explained, self._unexplained_since = 1.0, None
         self._updates, self._now = 0, 0.0
         self._status = PlateStatus.EMPTY
+        if self.settings.plate:
+            self.load(self.settings.plate)
 
     @property
     def status(self) -> PlateStatus:
@@ -74,6 +77,13 @@ class BackgroundModel:
     def set_plate(self, image: np.ndarray) -> None:
         """Use `image` [H, W, 3] uint8 RGB of the empty scene. ValueError when it is not such an image."""
         self._start(light.to_linear(_colour_image(image, "plate"), self.response))
+
+    def load(self, path: str | Path) -> None:
+        """Use an image file of the empty scene. ValueError when it cannot be read."""
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ValueError(f"plate file {path} cannot be read as an image; check setting background.plate")
+        self.set_plate(np.ascontiguousarray(image[..., ::-1]))
 
     def capture(self, frames: Sequence[Frame | np.ndarray]) -> None:
         """Make the plate from frames of the empty scene. CaptureError when something moved (the old plate stays)."""
