@@ -12,7 +12,7 @@ from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.data.mocap import NOMINAL_REST, MotionClip
 from blur_motion_ros.data.sequence import frame_paths, read_image, read_sequence
 from blur_motion_ros.data.synth import body as bodies
-from blur_motion_ros.data.synth import dataset, plates, scene, sequence
+from blur_motion_ros.data.synth import dataset, path_tracer, plates, scene, sequence
 from blur_motion_ros.data.synth.render import PLAIN, Light, Renderer, Surface
 from blur_motion_ros.data.synth.settings import SynthSettings
 from blur_motion_ros.evaluation.ground_truth import read_ground_truth
@@ -274,7 +274,7 @@ def test_same_seed_same_bytes_other_seed_other_picture(made, tmp_path):
 def test_fast_motion_gets_more_instants(made):
     rng = np.random.default_rng(0)
     take = sequence._choose_take(rng, [walker()], SMALL)
-    shot, *_ = sequence._set_up(rng, take, SMALL, [])
+    shot = sequence._set_up(rng, take, SMALL, []).shot
     few = sequence._instants(take, shot, take.exposures[0], replace(SMALL, step=100.0))
     many = sequence._instants(take, shot, take.exposures[0], replace(SMALL, step=0.05))
     assert few == 9 and many > 16 and (many - 1) % 8 == 0
@@ -316,3 +316,27 @@ def test_held_out_motions_never_enter_a_training_set(monkeypatch, tmp_path):
         dataset.chosen_clips(replace(job, clips=("cartwheel",)))
     with pytest.raises(ValueError, match="no clip lasts"):
         sequence.make_sequence(tmp_path / "x", [walker(seconds=0.05)], SMALL, 0)
+
+
+@pytest.mark.long
+def test_the_path_tracer_sees_the_same_motion(tmp_path):
+    """Cycles, another renderer with its own camera and motion blur, changes the picture exactly where alpha says."""
+    try:
+        path_tracer.interpreter()
+    except path_tracer.CyclesError as error:
+        pytest.skip(str(error))
+    traced = replace(SMALL, renderer="cycles", samples=16, sharp=False, shadows=False, width=240, height=180)
+    sequence.make_sequence(tmp_path / "c", [walker()], traced, 5)
+    found = read_sequence(tmp_path / "c")
+    plate = to_linear(found.plate)
+    alpha = cv2.imread(str(tmp_path / "c" / "alpha_001.png"), cv2.IMREAD_GRAYSCALE) / 255
+    changed = np.abs(to_linear(found[1].image) - plate).max(-1) > 0.04
+    assert changed[alpha > 0.9].mean() > 0.7, "the body is where it should be"
+    assert changed[cv2.dilate(alpha, np.ones((5, 5))) == 0][:5000].mean() < 0.1, "nothing above it changes"
+    assert not list((tmp_path / "c").glob("sharp_*"))
+
+
+def test_without_the_path_tracer_the_way_out_is_named(monkeypatch):
+    monkeypatch.setenv("BLUR_MOTION_BPY_PYTHON", "false")
+    with pytest.raises(path_tracer.CyclesError, match="pip install bpy"):
+        path_tracer.interpreter()

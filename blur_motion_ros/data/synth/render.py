@@ -162,6 +162,24 @@ def _pattern(kind, x, y, z):
     return np.float32(0.0)
 
 
+def vertex_colours(surface: Surface) -> np.ndarray:
+    """Albedo [V, 3] of the solid texture at the vertices, for renderers that take colours per vertex."""
+    material = np.zeros(len(surface.texture_points), np.int32)
+    material[surface.faces.ravel()] = np.repeat(surface.material, 3)
+    return _vertex_colours(surface.texture_points.astype(np.float32), surface.materials.astype(np.float32)[material])
+
+
+@njit(cache=True, nogil=True)
+def _vertex_colours(points, looks):
+    out = np.empty(points.shape, np.float32)
+    for v in range(points.shape[0]):
+        p, m = points[v], looks[v]
+        mix = m[8] * _pattern(int(m[6]), m[7] * p[0], m[7] * p[1], m[7] * p[2])
+        for i in range(3):
+            out[v, i] = (1 - mix) * m[i] + mix * m[3 + i]
+    return out
+
+
 @njit(cache=True, nogil=True, fastmath=True)
 def _lit(sx, sy, depth, shadow_z, bias):
     """Share of four map samples around (sx, sy) that nothing nearer to the sun covers."""

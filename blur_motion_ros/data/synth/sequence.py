@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from scipy.spatial.transform import Rotation, RotationSpline
 from blur_motion_ros.body.joints import LSP14, SMPL24, lsp14
 from blur_motion_ros.data.mocap import NOMINAL_REST, MotionClip
 from blur_motion_ros.data.sequence import write_image, write_sequence
-from blur_motion_ros.data.synth import plates
+from blur_motion_ros.data.synth import path_tracer, plates
 from blur_motion_ros.data.synth.body import SkinnedBody, anny_body, random_phenotype, smpl_body, vertex_normals
 from blur_motion_ros.data.synth.clothes import Outfit, random_outfit
-from blur_motion_ros.data.synth.render import Renderer
+from blur_motion_ros.data.synth.render import Light, Renderer, vertex_colours
 from blur_motion_ros.data.synth.scene import FloorShadow, Shot, body_light, random_light, random_shot
 from blur_motion_ros.data.synth.settings import SynthSettings
 from blur_motion_ros.evaluation.blur_rate import blur_rate
@@ -41,6 +42,19 @@ class Take:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """Where it is filmed: camera, clean plate, light on the body, shade on the floor; sun and share as in `plates`."""
+
+    shot: Shot
+    view: plates.View
+    place: plates.Place
+    light: Light
+    shadow: FloorShadow | None
+    sun: np.ndarray
+    share: float
+
+
+@dataclass(frozen=True)
 class Exposed:
     """One exposure.  image [H, W, 3] linear, alpha [H, W], sharp [H, W, 3] linear (middle instant), joints
     [9, 24, 3] m camera frame, rate: blur rate."""
@@ -57,28 +71,34 @@ def make_sequence(folder: Path, clips: list[MotionClip], settings: SynthSettings
     """Make one sequence in `folder`; the same arguments give the same bytes. Calls `step` after every frame."""
     rng = np.random.default_rng(seed)
     take = _choose_take(rng, clips, settings)
-    shot, view, shadow, light, place, lamp = _set_up(rng, take, settings, photos or [])
-    renderer = Renderer(settings.width, settings.height, settings.supersample)
-    images, alphas, sharps, joints, rates = [], [], [], [], []
+    stage = _set_up(rng, take, settings, photos or [])
     noise = rng.uniform(0.6, 1.4) * settings.noise
+    renderer = Renderer(settings.width, settings.height, settings.supersample)
+    exposed = []
     for exposure in take.exposures:
-        exposed = _expose(take, shot, view, shadow, light, renderer, exposure, settings)
-        images.append(_sensor(rng, exposed.image, noise, settings.response))
-        alphas.append(np.round(255 * exposed.alpha).astype(np.uint8))
-        sharps.append(to_codes(exposed.sharp, settings.response))
-        joints.append(exposed.joints)
-        rates.append(exposed.rate)
+        exposed.append(_expose(take, stage, renderer, exposure, settings))
         step()
-    joints = np.stack(joints)
+    plate = stage.view.plate
+    if settings.renderer == "cycles":
+        exposed, plate = _traced(take, stage, exposed, settings, seed)
+    return _write(folder, take, stage, exposed, plate, settings, seed, noise, rng)
+
+
+def _write(folder: Path, take: Take, stage: Stage, exposed: list[Exposed], plate: np.ndarray, settings: SynthSettings,
+           seed: int, noise: float, rng: np.random.Generator) -> dict:
+    images = [_sensor(rng, e.image, noise, settings.response) for e in exposed]
+    joints = np.stack([e.joints for e in exposed])
     times = np.stack([np.linspace(e.open, e.close, TRUTH_INSTANTS) for e in take.exposures])
+    rates, shot = [e.rate for e in exposed], stage.shot
     gt = {"times": times, "joints": lsp14(joints).astype(np.float32), "joints_smpl24": joints.astype(np.float32),
           "blur_rate": np.array(rates), "K": shot.camera.K, "R_world2cam": shot.R, "T_world2cam": shot.T}
-    meta = _meta(take, settings, shot, joints, times, rates, place, lamp, seed) | {"noise": noise}
-    write_sequence(folder, images, shot.camera, take.exposures, to_codes(view.plate, settings.response), meta=meta,
+    meta = _meta(take, settings, stage, joints, times, rates, seed) | {"noise": noise}
+    write_sequence(folder, images, shot.camera, take.exposures, to_codes(plate, settings.response), meta=meta,
                    quality=settings.quality, gt=gt)
-    for i, (alpha, sharp) in enumerate(zip(alphas, sharps, strict=True)):
-        write_image(folder / f"alpha_{i:03d}.png", alpha)
-        write_image(folder / f"sharp_{i:03d}.jpg", sharp)
+    for i, e in enumerate(exposed):
+        write_image(folder / f"alpha_{i:03d}.png", np.round(255 * e.alpha).astype(np.uint8))
+        if settings.sharp:
+            write_image(folder / f"sharp_{i:03d}.jpg", to_codes(e.sharp, settings.response))
     return json.loads((folder / "meta.json").read_text())
 
 
@@ -154,7 +174,7 @@ def _floor_height(body: SkinnedBody, outfit: Outfit, local: np.ndarray, pelvis: 
     return float(vertices[..., 1].min())
 
 
-def _set_up(rng: np.random.Generator, take: Take, settings: SynthSettings, photos: list[Path]) -> tuple:
+def _set_up(rng: np.random.Generator, take: Take, settings: SynthSettings, photos: list[Path]) -> Stage:
     """Camera, clean plate, light and shadow for a take."""
     times = np.linspace(take.exposures[0].open, take.exposures[-1].close, 3 * len(take.exposures))
     joints = _joints(take, times)
@@ -179,7 +199,7 @@ def _set_up(rng: np.random.Generator, take: Take, settings: SynthSettings, photo
     floor = view.plate[np.isfinite(view.ground[..., 0])]
     light = body_light(shot, sun, share, colour, floor.mean(0) if len(floor) else np.full(3, 0.3))
     shadow = FloorShadow(view, shot, sun, share, rng.uniform(1.5, 6.0)) if settings.shadows else None
-    return shot, view, shadow, light, place, {"sun": sun.tolist(), "sun_share": share}
+    return Stage(shot, view, place, light, shadow, sun, share)
 
 
 def _assumed_floor(view: plates.View, shot: Shot) -> plates.View:
@@ -202,23 +222,23 @@ def _joints(take: Take, times: np.ndarray) -> np.ndarray:
     return positions + (pelvis - positions[:, 0])[:, None]
 
 
-def _expose(take: Take, shot: Shot, view: plates.View, shadow: FloorShadow | None, light: object, renderer: Renderer,
-            exposure: Exposure, settings: SynthSettings) -> Exposed:
+def _expose(take: Take, stage: Stage, renderer: Renderer, exposure: Exposure, settings: SynthSettings) -> Exposed:
     """Average over the open shutter by the trapezoid rule, whose instants include both ends."""
+    shot, shadow = stage.shot, stage.shadow
     count = _instants(take, shot, exposure, settings)
     times = np.linspace(exposure.open, exposure.close, count)
     weights = np.full(count, 1 / (count - 1))
     weights[[0, -1]] /= 2
     local, pelvis = take.motion(times)
     every = (count - 1) // (TRUTH_INSTANTS - 1)
-    image, alpha = np.zeros(view.plate.shape, np.float32), np.zeros(view.plate.shape[:2], np.float32)
+    image, alpha = np.zeros(stage.view.plate.shape, np.float32), np.zeros(stage.view.plate.shape[:2], np.float32)
     silhouettes, joints, sharp = [], [], None
     for k in range(count):
         vertices, positions = take.body.pose(local[k:k + 1], pelvis[k:k + 1], take.outfit.vertices)
         seen = shot.to_camera(vertices[0])
         normals = vertex_normals(seen, take.body.faces)
-        colour, cover = renderer.draw(seen, normals, take.outfit.surface, light, shot.camera.K)
-        plate = view.plate
+        colour, cover = renderer.draw(seen, normals, take.outfit.surface, stage.light, shot.camera.K)
+        plate = stage.view.plate
         if shadow is not None:
             plate = plate * shadow.factor(vertices[0], take.body.faces, positions[0, FEET])
         composed = colour + (1 - cover[..., None]) * plate
@@ -230,6 +250,27 @@ def _expose(take: Take, shot: Shot, view: plates.View, shadow: FloorShadow | Non
         if k == (count - 1) // 2:
             sharp = composed
     return Exposed(image, alpha, sharp, np.stack(joints), blur_rate(np.stack(silhouettes)))
+
+
+def _traced(take: Take, stage: Stage, exposed: list[Exposed], settings: SynthSettings,
+            seed: int) -> tuple[list[Exposed], np.ndarray]:
+    """The same take seen by the path tracer: blurred images, sharp ones and plate are replaced, the rest is kept."""
+    if stage.place.photo is not None:
+        raise ValueError("renderer=cycles needs a modelled place; set place to room or yard")
+    times = np.stack([np.linspace(e.open, e.close, path_tracer.KEYS) for e in take.exposures])
+    local, pelvis = take.motion(times.ravel())
+    vertices, _ = take.body.pose(local, pelvis, take.outfit.vertices)
+    place, shot = stage.place, stage.shot
+    arrays = {"vertices": vertices.reshape(times.shape + vertices.shape[1:]), "faces": take.body.faces,
+              "colours": vertex_colours(take.outfit.surface), "boxes": place.boxes, "looks": place.looks,
+              "floor_look": place.floor_look, "K": shot.camera.K, "R": shot.R, "T": shot.T, "sun": stage.sun,
+              "sky": place.sky_colour}
+    options = {"width": settings.width, "height": settings.height, "samples": settings.samples, "share": stage.share,
+               "open_air": place.open_air, "threads": settings.threads, "seed": seed, "sharp": settings.sharp}
+    with tempfile.TemporaryDirectory() as temp:
+        path_tracer.write_bundle(Path(temp) / "bundle.npz", arrays, options)
+        images, sharps, plate = path_tracer.render(Path(temp) / "bundle.npz", Path(temp) / "out")
+    return [replace(e, image=i, sharp=s) for e, i, s in zip(exposed, images, sharps, strict=True)], plate
 
 
 def _instants(take: Take, shot: Shot, exposure: Exposure, settings: SynthSettings) -> int:
@@ -247,12 +288,14 @@ def _sensor(rng: np.random.Generator, image: np.ndarray, noise: float, response:
     return to_codes(noisy, response)
 
 
-def _meta(take: Take, settings: SynthSettings, shot: Shot, joints: np.ndarray, times: np.ndarray, rates: list[float],
-          place: plates.Place, lamp: dict, seed: int) -> dict:
+def _meta(take: Take, settings: SynthSettings, stage: Stage, joints: np.ndarray, times: np.ndarray,
+          rates: list[float], seed: int) -> dict:
+    shot, lamp = stage.shot, {"sun": stage.sun.tolist(), "sun_share": stage.share}
     speed = np.linalg.norm(np.diff(joints, axis=1), axis=-1) / np.diff(times, axis=1)[..., None]
     return {"seed": seed, "clip": take.clip.name, "clip_t0": take.start, "split": take.clip.split, "set": "synth",
             "body": take.body.name, "body_height_m": float(np.ptp(take.body.vertices[:, 1])),
-            "clothes": take.outfit.description, "scene": place.name, "light": lamp, "shadows": settings.shadows,
+            "clothes": take.outfit.description, "scene": stage.place.name, "light": lamp, "renderer": settings.renderer,
+            "shadows": settings.shadows,
             "response": settings.response, "R_world2cam": shot.R.tolist(), "T_world2cam": shot.T.tolist(),
             "blur_rate_mean": float(np.mean(rates)), "blur_rate_max": float(np.max(rates)),
             "mean_joint_speed": float(speed.mean()), "peak_joint_speed": float(speed.max()),

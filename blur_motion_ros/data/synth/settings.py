@@ -27,4 +27,9 @@ class SynthSettings:
     response: str = setting("srgb", "camera response: srgb, linear, or a gamma")
     noise: float = setting(0.01, "sensor noise at mid grey, linear light, one standard deviation", low=0.0, high=0.2)
     quality: int = setting(95, "JPEG quality of the frames; 0 writes PNG", low=0, high=100)
+    renderer: str = setting("fast", "fast: rasteriser, for training; cycles: path tracer (needs bpy), for test sets",
+                            choices=("fast", "cycles"))
+    samples: int = setting(48, "light paths per pixel (cycles)", low=1, high=4096)
+    threads: int = setting(1, "threads of the path tracer", low=1, high=256)
+    sharp: bool = setting(True, "also write the middle instant of every exposure")
     shadows: bool = setting(True, "cast shadows on the floor")
