@@ -36,7 +36,9 @@ class PipelineEngine:
         self._pipeline = Pipeline(settings)
         self._surface = Surface(settings.body.path, settings.ros.mesh_lod)
         if settings.ros.warm_up:
-            getattr(self._pipeline, "warm_up", lambda: None)()
+            from blur_motion_ros.nodes.warm_up import warm_up
+
+            warm_up(settings)
 
     @property
     def faces(self) -> np.ndarray:
