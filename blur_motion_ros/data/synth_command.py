@@ -12,6 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("--out", default="synth", metavar="DIR", help="folder of the set (default ./synth)")
     parser.add_argument("--count", type=int, default=8, help="number of sequences (default 8)")
+    parser.add_argument("--name", default="", metavar="WORD", help="sequences are WORD_SEED (default: the split)")
     parser.add_argument("--seed", type=int, default=0, help="sequence i depends on seed + i only (default 0)")
     parser.add_argument("--clips", nargs="+", default=[], metavar="WORD", help="only motions whose name has this word")
     parser.add_argument("--photos", nargs="+", default=[], metavar="IMAGE", help="photographs to use as plates")
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         return _verify(out)
     if args.video:
         return _from_video(args, chosen.duty, out)
-    work = dataset.jobs(out, args.count, args.seed, chosen, clips=tuple(args.clips), mocap=_path(args.mocap),
+    work = dataset.jobs(out, args.count, args.seed, chosen, args.name, clips=tuple(args.clips), mocap=_path(args.mocap),
                         photos=tuple(Path(p) for p in args.photos), deepmimic=_path(args.deepmimic))
     with tqdm(total=len(work), unit="sequence") as bar:
         metas = dataset.make(work, args.workers, bar.update)

@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="benchmark", metavar="DIR", help="report, figures, predictions (./benchmark)")
     parser.add_argument("--reuse", action="store_true", help="keep predictions that are already in DIR/predictions")
     parser.add_argument("--no-figures", action="store_true", help="tables only")
+    parser.add_argument("--update", metavar="FILE", help="put the tables between the marks of a document")
     parser.add_argument("--list", action="store_true", help="list the methods and stop")
     config.add_arguments(parser)
 
@@ -36,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
                            lambda text: print(text, file=sys.stderr, flush=True))
     path = report.write_all(result, out, command_line(args))
     print(path.read_text())
+    if args.update:
+        report.update(Path(args.update), path.read_text())
     if not args.no_figures:
         from blur_motion_ros.evaluation.figures import write_figures
 

@@ -48,6 +48,20 @@ def markdown(benchmark: Benchmark, command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+
+
+def update(document: Path, tables: str) -> None:
+    """Replace what stands between the marks BEGIN and END of a document. ValueError if it has no such marks."""
+    text = document.read_text() if document.is_file() else ""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{document} has no lines '{BEGIN}' and '{END}'")
+    body = tables.partition("\n")[2].strip()  # without the title
+    document.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}")
+
+
 def overall_table(benchmark: Benchmark) -> list[str]:
     """One row per method."""
     rows = {m: benchmark.overall(m) for m in benchmark.methods}

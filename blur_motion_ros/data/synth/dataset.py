@@ -28,9 +28,10 @@ class Job:
     deepmimic: Path | None = None
 
 
-def jobs(out: Path, count: int, seed: int, settings: SynthSettings, **sources: object) -> list[Job]:
-    """`count` sequences named SPLIT_SEED in `out`; sequence i depends on seed + i only."""
-    return [Job(out / f"{settings.split}_{seed + i:05d}", seed + i, settings, **sources) for i in range(count)]
+def jobs(out: Path, count: int, seed: int, settings: SynthSettings, prefix: str = "", **sources: object) -> list[Job]:
+    """`count` sequences named PREFIX_SEED (or SPLIT_SEED) in `out`; sequence i depends on seed + i only."""
+    prefix = prefix or settings.split
+    return [Job(out / f"{prefix}_{seed + i:05d}", seed + i, settings, **sources) for i in range(count)]
 
 
 def make(work: list[Job], workers: int = 1, step: Callable[[], None] = lambda: None) -> list[dict]:
@@ -69,14 +70,19 @@ def chosen_clips(job: Job) -> list[MotionClip]:
 
 
 def write_manifest(out: Path, metas: Iterable[dict]) -> Path:
-    """manifest.json: what each sequence is, and SHA-256 and size of every file."""
-    entries = []
+    """manifest.json: what each sequence is, and SHA-256 and size of every file. Entries of other sequences that lie in
+    the folder are kept."""
+    metas = list(metas)
+    path = out / MANIFEST
+    known = json.loads(path.read_text())["sequences"] if path.is_file() else []
+    renewed = {meta["name"] for meta in metas}
+    entries = [e for e in known if e["name"] not in renewed and (out / e["name"]).is_dir()]
     for meta in metas:
         folder = out / meta["name"]
         files = {p.name: {"sha256": checksum(p), "bytes": p.stat().st_size} for p in sorted(folder.iterdir())}
         keep = ("name", "seed", "split", "clip", "clip_t0", "body", "scene", "n", "fps", "duty", "blur_rate_mean")
         entries.append({k: meta[k] for k in keep} | {"files": files})
-    path = out / MANIFEST
+    entries.sort(key=lambda e: e["name"])
     path.write_text(json.dumps({"sequences": entries}, indent=1) + "\n")
     return path
 
