@@ -143,8 +143,9 @@ class TemporalEncoder(nn.Module):
 class Regressor(nn.Module):
     """Iterative error feedback from mean parameters to SMPL pose (6D), shape and weak-perspective camera.
 
-    forward: features [N, F] -> SmplPrediction. The mean parameters are buffers `init_pose` [1, 144],
-    `init_shape` [1, 10], `init_cam` [1, 3], loaded from `smpl_mean_params.npz` or a checkpoint.
+    forward: features [N, F], start pose [N, 144] or None for the mean -> SmplPrediction. The mean parameters are
+    buffers `init_pose` [1, 144], `init_shape` [1, 10], `init_cam` [1, 3], loaded from `smpl_mean_params.npz` or a
+    checkpoint.
     """
 
     def __init__(self, sizes: RegressorSizes = RegressorSizes()):
@@ -164,9 +165,10 @@ class Regressor(nn.Module):
         self.register_buffer("init_shape", torch.zeros(1, SHAPE))
         self.register_buffer("init_cam", torch.tensor([[0.9, 0.0, 0.0]]))
 
-    def forward(self, features: Tensor) -> SmplPrediction:
+    def forward(self, features: Tensor, start: Tensor | None = None) -> SmplPrediction:
         n = features.shape[0]
-        pose, shape = self.init_pose.expand(n, -1), self.init_shape.expand(n, -1)
+        pose = self.init_pose.expand(n, -1) if start is None else start
+        shape = self.init_shape.expand(n, -1)
         cam = self.init_cam.expand(n, -1)
         for _ in range(self.iterations):
             h = torch.cat([features, pose, shape, cam], 1)

@@ -137,10 +137,12 @@ def simulated(recordings, clips: list, count: int, seed: int):
     """Examples of motions that were not rendered, seen with the noise of those that were."""
     from blur_motion_ros.body import load_body
     from blur_motion_ros.learning.vibe_data import examples_of
+    from blur_motion_ros.learning.vibe_motion import random_clips
     from blur_motion_ros.learning.vibe_noise import measure, simulate
 
     body = load_body()
     noise, _, _ = measure(recordings, body)
+    clips = clips + random_clips(len(clips), seed)
     return examples_of(simulate(clips, body, noise, count, seed, recordings.score.shape[1]))
 
 

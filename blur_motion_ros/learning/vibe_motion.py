@@ -168,3 +168,83 @@ def look(forward: np.ndarray) -> np.ndarray:
     x = np.cross(z, np.array([0.0, 1, 0]))
     x /= np.linalg.norm(x)
     return np.stack([x, np.cross(z, x), z])
+
+
+# joint: ranges in rad about x, y, z (SMPL axes; left side, the right one mirrored): wide, but a person could do it
+_RANGES = {
+    "hip": ((-2.0, 0.5), (-0.5, 0.5), (-0.25, 0.7)), "knee": ((0.0, 2.2), (-0.1, 0.1), (-0.05, 0.05)),
+    "ankle": ((-0.5, 0.5), (-0.3, 0.3), (-0.2, 0.2)), "foot": ((-0.3, 0.1), (0, 0), (0, 0)),
+    "collar": ((-0.1, 0.1), (-0.2, 0.2), (-0.2, 0.3)), "elbow": ((-0.5, 0.5), (-2.4, 0.05), (-0.2, 0.2)),
+    "wrist": ((-0.5, 0.5), (-0.3, 0.3), (-0.6, 0.6)), "spine1": ((-0.2, 0.5), (-0.3, 0.3), (-0.25, 0.25)),
+    "spine2": ((-0.15, 0.3), (-0.3, 0.3), (-0.2, 0.2)), "spine3": ((-0.15, 0.2), (-0.2, 0.2), (-0.15, 0.15)),
+    "neck": ((-0.3, 0.5), (-0.6, 0.6), (-0.3, 0.3)), "head": ((-0.3, 0.4), (-0.4, 0.4), (-0.2, 0.2)),
+}
+
+
+def random_clips(count: int, seed: int, seconds: float = 3.0, fps: float = 60.0) -> list[MotionClip]:
+    """Motions that nobody recorded: smooth ways between random poses, so that no habit of the mocap is taken for a
+    law. One in six turns over (cartwheels, rolls)."""
+    return [_random_clip(np.random.default_rng([seed, i, 99]), f"random_{i}", seconds, fps) for i in range(count)]
+
+
+def _random_clip(rng: np.random.Generator, name: str, seconds: float, fps: float) -> MotionClip:
+    pace = rng.uniform(0.25, 1.0)
+    keys = int(np.ceil(seconds / pace)) + 2
+    poses = np.stack([_random_pose(rng) for _ in range(keys)])
+    still = rng.random((keys, 24)) < 0.35  # limbs often rest while others move
+    for k in range(1, keys):
+        poses[k, still[k]] = poses[k - 1, still[k]]
+    poses[:, 0] = _random_headings(rng, keys)
+    times = np.arange(int(seconds * fps)) / fps / pace
+    low = times.astype(int)
+    x = times - low
+    ease = (x * x * (3 - 2 * x))[:, None]
+    local = rotations.slerp(poses[low], poses[low + 1], np.broadcast_to(ease, (len(x), 24)))
+    path = np.cumsum(rng.normal(0, [0.25, 0.08, 0.25], (keys, 3)), 0) * rng.uniform(0, 1.5) + [0, 0.95, 0]
+    pelvis = path[low] + ease * (path[low + 1] - path[low])
+    return MotionClip(name, "train", fps, rotations.log(local), pelvis)
+
+
+def _random_pose(rng: np.random.Generator) -> np.ndarray:
+    """Local rotations [24, 3, 3]; the root is left alone."""
+    from blur_motion_ros.body.joints import SMPL24, side
+
+    calm = rng.uniform(0.3, 1.0)  # how far towards the ends of the ranges
+    out = np.tile(np.eye(3), (24, 1, 1))
+    for j, joint in enumerate(SMPL24):
+        sign = np.array([1, -1, -1]) if side(joint) == "right" else np.ones(3)
+        part = joint.removeprefix(f"{side(joint)}_")
+        if part == "shoulder":
+            out[j] = _random_shoulder(rng, sign)
+        elif part in _RANGES:
+            low, high = np.array(_RANGES[part]).T
+            out[j] = rotations.exp(sign * (low + (high - low) * (0.5 + calm * (rng.random(3) - 0.5))))
+    return out
+
+
+def _random_shoulder(rng: np.random.Generator, sign: np.ndarray) -> np.ndarray:
+    """The arm points anywhere in reach, hanging half of the time; some twist."""
+    while True:
+        d = _unit(rng.standard_normal(3) + ([0.2, -1.2, 0.3] if rng.random() < 0.5 else [0.3, 0, 0.4]))
+        if d[0] > -0.5 and d[2] > -0.7:
+            break
+    axis = np.cross([1.0, 0, 0], d)
+    swing = rotations.exp(_unit(axis) * np.arccos(np.clip(d[0], -1, 1)))
+    left = rotations.log(swing @ rotations.exp(np.array([rng.uniform(-1, 1), 0, 0])))
+    return rotations.exp(sign * left)
+
+
+def _random_headings(rng: np.random.Generator, keys: int) -> np.ndarray:
+    """Root rotations [keys, 3, 3]: a turning, swaying body; one in six tumbles."""
+    yaw = np.cumsum(rng.normal(0, rng.choice([0.1, 0.6]), keys)) + rng.uniform(0, 2 * np.pi)
+    sway = rng.normal(0, rng.choice([0.1, 0.3, 0.6], p=[0.5, 0.35, 0.15]), (keys, 3)) * [1, 0, 1]
+    upright = rotations.exp(np.stack([0 * yaw, yaw, 0 * yaw], 1)) @ rotations.exp(sway)
+    if rng.random() > 1 / 6:
+        return upright
+    tumble = np.cumsum(rng.uniform(0.3, 1.2, keys)) * rng.choice([-1, 1])
+    axis = _unit(rng.standard_normal(3) * [1, 0.2, 1])
+    return upright @ rotations.exp(tumble[:, None] * axis)
+
+
+def _unit(v: np.ndarray) -> np.ndarray:
+    return v / max(np.linalg.norm(v), 1e-9)

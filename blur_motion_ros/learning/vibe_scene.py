@@ -111,7 +111,7 @@ def draw_dress(puppet: Puppet, rng: np.random.Generator) -> Dress:
         colour = np.where((mask > 0.5)[:, None], cloth, colour)
     colour = _face_and_hair(puppet, colour, skin, rng)
     folds = _smooth_noise(rest, rng, 9)
-    puff = np.clip(top + legs, 0, 1) * rng.uniform(0.002, 0.02) * (1 + 0.5 * folds)
+    puff = np.clip(top + legs, 0, 1) * rng.uniform(0.002, 0.02) * np.clip(1 + 0.5 * folds, 0, 2)
     puff += np.clip(part(7, 8, 10, 11), 0, 1) * rng.uniform(0, 0.01)
     return Dress(np.clip(colour, 0.004, 0.95).astype(np.float32), puff.astype(np.float32))
 

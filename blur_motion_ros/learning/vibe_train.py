@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blur_motion_ros.initialiser.vibe_landmarks import FEATURES, LandmarkSizes, LandmarkVibe
+from blur_motion_ros.initialiser.vibe_landmarks import FEATURES, LandmarkPrediction, LandmarkSizes, LandmarkVibe
 from blur_motion_ros.learning import vibe_losses as losses
 from blur_motion_ros.learning.vibe_data import Examples
 from blur_motion_ros.learning.vibe_discriminator import (
@@ -57,8 +57,9 @@ class Trainer:
         self.settings, self.train, self.motion, self.body, self.out = settings, train, motion, body, Path(out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.model = LandmarkVibe(settings.sizes)
-        set_input_scale(self.model, train)
+        set_rest_bones(self.model, body)
         set_mean_pose(self.model, train)
+        set_input_scale(self.model, train)
         self.optimiser = torch.optim.AdamW(self.model.parameters(), settings.rate, weight_decay=1e-4)
         self.judge, self.judge_optimiser = _make_judge(settings)
         self.step = 0
@@ -82,9 +83,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = s.rate * schedule(self.step, s.steps)
         features, target = draw_batch(self.train, s, rng)
-        with torch.autocast("cpu", torch.bfloat16, enabled=s.half):
-            prediction, _ = self.model(features)
-        prediction = type(prediction)(*(p.float() for p in prediction))
+        prediction = self._predict(features)
         terms = losses.landmark_losses(prediction, target, self.body)
         loss = losses.total(terms, s.weights)
         fake = body_motion(prediction.rotmat, rng)
@@ -96,6 +95,14 @@ class Trainer:
         if s.prior in ("attention", "concat"):
             terms["discriminator"] = self._judge_step(fake.detach(), rng)
         return {k: float(v.detach()) for k, v in terms.items()} | {"loss": float(loss.detach())}
+
+    def _predict(self, features: Tensor) -> LandmarkPrediction:
+        """The model's forward pass, its learned part in bfloat16."""
+        with torch.no_grad():
+            inputs, start = self.model.geometry(features)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.half):
+            p, log_sigma, _ = self.model.network(inputs, start)
+        return self.model.compose(type(p)(*(x.float() for x in p)), log_sigma.float(), start)
 
     def _prior_loss(self, fake: Tensor, terms: dict[str, Tensor]) -> Tensor:
         s = self.settings
@@ -177,22 +184,31 @@ def schedule(step: int, steps: int) -> float:
     return float(warm * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(1.0, step / steps)))))
 
 
+def set_rest_bones(model: LandmarkVibe, body: losses.Skeleton) -> None:
+    """Limb directions of the mean body's rest pose."""
+    pairs = [(1, 4), (2, 5), (4, 7), (5, 8), (16, 18), (17, 19), (18, 20), (19, 21)]
+    bones = torch.stack([body.template[b] - body.template[a] for a, b in pairs])
+    model.rest_bones.copy_(bones / bones.norm(dim=-1, keepdim=True))
+
+
 def set_input_scale(model: LandmarkVibe, train: Examples) -> None:
     """Standardise the inputs with the training set's mean and deviation."""
     seen = train.features[train.weight > 0]
     if len(seen) == 0:
         raise ValueError("the recordings hold no frame with a person in it; record again")
-    model.input_mean.copy_(torch.from_numpy(seen.mean(0)))
-    model.input_scale.copy_(torch.from_numpy(1 / np.maximum(seen.std(0), 1e-3)))
+    with torch.no_grad():
+        inputs = model.geometry(torch.from_numpy(seen[None]))[0][0]
+    model.input_mean.copy_(inputs.mean(0))
+    model.input_scale.copy_(1 / inputs.std(0).clamp(min=1e-2))
 
 
 def set_mean_pose(model: LandmarkVibe, train: Examples) -> None:
-    """Start the regressor from the training set's mean pose (6D) and camera."""
+    """The training set's mean body pose (6D) and camera, from which the regressor starts where nothing is known."""
     from blur_motion_ros.initialiser.vibe_landmarks import camera_of
 
     seen = train.weight > 0
     columns = train.rotmat[seen][:, :, :, :2].mean(0).reshape(1, -1)
-    columns[:, :6] = [1, 0, 0, -1, 0, 0]  # the root faces anywhere; upright before the camera (y down)
+    columns[:, :6] = [1, 0, 0, 1, 0, 0]  # relative to the trunk
     model.vibe.regressor.init_pose.copy_(torch.from_numpy(columns))
     cam = np.median(camera_of(train.pelvis[seen], train.size[seen]), 0)
     model.vibe.regressor.init_cam.copy_(torch.from_numpy(cam.astype(np.float32))[None])
