@@ -215,3 +215,20 @@ def test_asset_tells_unseen_walking_from_walking_backwards():
         whole, limbs, _, _ = net(rotmats, motion, duration)
         back, back_limbs, _, _ = net(rotmats, sm.flip_limbs(motion, torch.ones(400, 5)), duration)
     assert (whole > back).float().mean() > 0.85
+
+
+def test_shifted_term_is_the_term_around_its_mean():
+    """The single-frame fit's motion prior: same cost and Newton step as the prior at rest, moved to the mean."""
+    from blur_motion_ros.fit.dynamics import MotionPrior
+    from blur_motion_ros.fit.layout import WindowLayout
+    from blur_motion_ros.fit.priors import load_motion_statistics
+    from blur_motion_ros.fit.single_frame import Shifted
+    layout = WindowLayout.of((Exposure(0.0, 0.03),), 4, 2)
+    prior = MotionPrior.of(load_motion_statistics(), layout, 1.0)
+    rng = np.random.default_rng(0)
+    mean, free = rng.normal(0, 0.05, (2, 21, 3, 3))
+    term = Shifted(prior, mean)
+    assert term.cost(free + mean) == pytest.approx(prior.cost(free))
+    assert term.cost(mean) < term.cost(free)
+    assert np.allclose(term.normal(mean)[1], 0)
+    assert np.allclose(term.normal(free + mean)[1], prior.normal(free)[1])
