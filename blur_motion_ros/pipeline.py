@@ -15,9 +15,7 @@ from blur_motion_ros.camera.sampling import crop_map
 from blur_motion_ros.config import Settings
 from blur_motion_ros.fit.kinematics import FitBody
 from blur_motion_ros.fit.window import BlurFit
-from blur_motion_ros.fit.priors import load_pose_prior
-from blur_motion_ros.initialiser.base import Initialiser
-from blur_motion_ros.initialiser.settings import InitialiserSettings
+from blur_motion_ros.initialiser.base import Initialiser, make_initialiser
 from blur_motion_ros.matting import Matter, make_matter
 from blur_motion_ros.types import (
     BodyState,
@@ -160,13 +158,6 @@ class Pipeline:
         rest = self.body.rest_vertices(betas)
         return FitBody.of(rest, self.body.rest_joints(betas), self.body.weights, self.body.parents, self.body.faces,
                           self.settings.fit.inflation)
-
-
-def make_initialiser(settings: InitialiserSettings, body: BodyModel) -> Initialiser:
-    """The initialiser that the settings name."""
-    from blur_motion_ros.initialiser.landmark import LandmarkInitialiser
-
-    return LandmarkInitialiser(body, settings, prior=load_pose_prior())
 
 
 def lost(exposure: Exposure) -> MotionEstimate:

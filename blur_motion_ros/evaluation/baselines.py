@@ -61,7 +61,7 @@ class InitialiserFrames:
 
     def __init__(self, settings: Settings):
         from blur_motion_ros.body import load_body
-        from blur_motion_ros.pipeline import make_initialiser
+        from blur_motion_ros.initialiser.base import make_initialiser
 
         self._body = load_body(settings.body.path or None, lod="fit")
         self._initialiser = make_initialiser(settings.initialiser, self._body)

@@ -49,8 +49,9 @@ class PoseGaussian:
     """A measured pose at one instant as a Gaussian with full covariance, robust against being plain wrong.
 
     reference [24, 3, 3], reference_transl [3]: what the coefficients are relative to; rotation [24, 3, 3], transl [3]:
-    the measured pose; information [63, 63] over the free slots; basis [K] at its time; freedom: degrees of freedom of
-    the Student-t weight (a measurement far outside its covariance loses influence instead of pulling the fit away).
+    the measured pose; information [63, 63] over the free slots; basis [K] at its time; cutoff: of the Geman-McClure
+    loss on the squared Mahalanobis distance: a measurement far outside its covariance (swapped sides, another person)
+    costs at most this much, instead of pulling the fit away.
     """
 
     reference: np.ndarray
@@ -59,17 +60,17 @@ class PoseGaussian:
     transl: np.ndarray
     information: np.ndarray
     basis: np.ndarray
-    freedom: float = 63.0
+    cutoff: float = 252.0
 
     def cost(self, free: np.ndarray) -> float:
         error, _ = self._error(free)
         squared = float(error @ self.information @ error)
-        return (self.freedom + len(error)) * float(np.log1p(squared / self.freedom))
+        return squared / (1 + squared / self.cutoff)
 
     def normal(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         error, jacobian = self._error(free)
         weighted = self.information @ jacobian
-        weight = (self.freedom + len(error)) / (self.freedom + float(error @ self.information @ error))
+        weight = 1 / (1 + float(error @ self.information @ error) / self.cutoff) ** 2
         return weight * (jacobian.T @ weighted), -weight * (weighted.T @ error)
 
     def _error(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

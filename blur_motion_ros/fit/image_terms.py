@@ -85,11 +85,12 @@ def residual(target: Target, predicted: np.ndarray, cutoff: float) -> Residual:
 
 def normal_equations(body: FitBody, posed: Posed, workspace: Workspace, layout: WindowLayout, target: Target,
                      error: Residual) -> tuple[np.ndarray, np.ndarray]:
-    """Gauss-Newton matrix [n, n] and right-hand side [n] of the image terms (n = layout.size)."""
+    """Gauss-Newton matrices [F, n, n] and right-hand sides [F, n] of the image terms, one per exposure."""
     frames = workspace.frames
     width = FREE_COUNT * (layout.degree + 1) * 3
     index, source, near, rows, groups = _plan(frames, body, layout.subframes, len(layout.exposures))
-    hessian, gradient = np.zeros((width, width)), np.zeros(width)
+    count = len(layout.exposures)
+    hessian, gradient = np.zeros((count, width, width)), np.zeros((count, width))
     if rows == 0:
         return hessian, gradient
     jacobian, right = workspace.rows(rows, width)
@@ -99,9 +100,9 @@ def normal_equations(body: FitBody, posed: Posed, workspace: Workspace, layout: 
               np.asarray(target.intrinsics, np.float32), posed.joints[:, FREE_JOINTS].astype(np.float32),
               posed.lever.astype(np.float32), layout.basis.astype(np.float32), layout.subframes, body.chain_start,
               body.chain_slot, body.chain_share, jacobian)
-    for first, last, limbs in groups:
+    for first, last, exposure, limbs in groups:
         _accumulate(jacobian[first:last].reshape(-1, width), right[first:last].reshape(-1), limbs,
-                    (layout.degree + 1) * 3, hessian, gradient)
+                    (layout.degree + 1) * 3, hessian[exposure], gradient[exposure])
     return hessian, gradient
 
 
@@ -118,12 +119,14 @@ def _accumulate(block: np.ndarray, right: np.ndarray, limbs: list[int], unit: in
 
 
 def _plan(frames: SubFrames, body: FitBody, subframes: int, count: int):
-    """Choose the surface that moves at every pixel of every sub-frame, and give rows to pixels grouped by limbs."""
+    """Choose the surface that moves at every pixel of every sub-frame; give rows to pixels by exposure and limbs."""
     size = frames.alpha.shape[1]
     source = np.full(frames.alpha.shape, -1, np.int32)
     near = np.empty(frames.alpha.shape, np.float32)
     limbs = np.zeros((count, size, size), np.int32)
     _sources(frames.depth, frames.vertex, frames.box, _limbs_of_vertices(body), subframes, source, near, limbs)
+    limbs |= np.arange(count, dtype=np.int32)[:, None, None] << len(LIMB_SLOTS) if count > 1 else 0
+    limbs *= (limbs & 1)  # the trunk's bit says whether anything moves at the pixel
     flat = limbs.reshape(-1)
     active = np.flatnonzero(flat)
     order = active[np.argsort(flat[active], kind="stable")]
@@ -131,7 +134,7 @@ def _plan(frames: SubFrames, body: FitBody, subframes: int, count: int):
     index[order] = np.arange(len(order))
     masks, firsts = np.unique(flat[order], return_index=True)
     lasts = np.append(firsts[1:], len(order))
-    groups = [(int(a), int(b), [i for i in range(len(LIMB_SLOTS)) if mask >> i & 1])
+    groups = [(int(a), int(b), int(mask) >> len(LIMB_SLOTS), [i for i in range(len(LIMB_SLOTS)) if mask >> i & 1])
               for mask, a, b in zip(masks, firsts, lasts, strict=True)]
     return index.reshape(limbs.shape), source, near, len(order), groups
 

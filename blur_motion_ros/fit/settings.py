@@ -25,10 +25,14 @@ class FitSettings:
     cutoff: float = setting(4.0, "Geman-McClure cut-off of image residuals", unit="sigma", low=0.5, high=100.0)
     data_weight: float = setting(0.0075, "weight of one pixel at 64 px (neighbouring pixels are not independent)",
                                  low=0.0, high=1.0)
-    warm_weight: float = setting(1.0, "weight of the warm-start prior", low=0.0, high=100.0)
+    motion_widening: float = setting(1.5, "spread of human motion, as a multiple of everyday mocap",
+                                     low=0.1, high=100.0)
+    restart: bool = setting(True, "also start every window from the initialiser's poses and keep the better result")
+    restart_cost: float = setting(300.0, "what beginning anew must gain over going on, in squared sigmas", low=0.0,
+                                  high=1e6)
     measurement_weight: float = setting(1.0, "weight of the initialiser's pose", low=0.0, high=100.0)
     pose_prior_weight: float = setting(0.0, "weight of the static pose prior at mid-exposure", low=0.0, high=100.0)
-    velocity_carry: float = setting(0.5, "share of the last velocity used past the previous window",
+    velocity_carry: float = setting(1.0, "share of the last velocity used past the previous window",
                                     low=0.0, high=1.0)
     colour_every: int = setting(3, "vertex colours are solved every n-th window", unit="windows", low=1, high=1000)
     inflation: float = setting(0.01, "cloth thickness added to the body", unit="m", low=0.0, high=0.1)

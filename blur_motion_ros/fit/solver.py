@@ -19,7 +19,8 @@ from blur_motion_ros.render import raster
 class Problem:
     """Everything the joint loss depends on besides the unknowns.
 
-    colours [V, 3] linear, data_weight: scale of the image terms (pixels are not independent), cutoff: robust, sigmas.
+    colours [V, 3] linear, priors: terms known before looking, evidence: terms of each exposure besides its image,
+    data_weight: scale of the image terms (pixels are not independent), cutoff: robust, sigmas.
     """
 
     body: FitBody
@@ -28,7 +29,8 @@ class Problem:
     reference_transl: np.ndarray
     target: Target
     colours: np.ndarray
-    terms: tuple[Term, ...]
+    priors: tuple[Term, ...]
+    evidence: tuple[tuple[Term, ...], ...]
     data_weight: float
     cutoff: float
     workspace: Workspace
@@ -39,20 +41,35 @@ class Problem:
         raster.draw(posed.vertices, self.body.faces, self.colours, self.target.intrinsics, self.workspace.frames)
         predicted = image_terms.predict(self.workspace.frames, len(self.layout.exposures), self.target.background)
         error = image_terms.residual(self.target, predicted, self.cutoff)
-        cost = self.data_weight * error.cost + sum(term.cost(free) for term in self.terms)
+        terms = self.priors + sum(self.evidence, ())
+        cost = self.data_weight * error.cost + sum(term.cost(free) for term in terms)
         return Evaluation(posed, predicted, error, cost)
 
-    def normal(self, free: np.ndarray, at: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+    def normal(self, free: np.ndarray, at: Evaluation) -> Normal:
         """Gauss-Newton system of the whole loss at an evaluation whose rendering is still in `workspace`."""
         hessian, gradient = image_terms.normal_equations(
             self.body, at.posed, self.workspace, self.layout, self.target, at.error)
         hessian *= self.data_weight
         gradient *= self.data_weight
-        for term in self.terms:
-            h, g = term.normal(free)
-            hessian += h
-            gradient += g
-        return hessian, gradient
+        for i, terms in enumerate(self.evidence):
+            _add_terms(terms, free, hessian[i], gradient[i])
+        prior_hessian, prior_gradient = np.zeros(hessian.shape[1:]), np.zeros(gradient.shape[1:])
+        _add_terms(self.priors, free, prior_hessian, prior_gradient)
+        return Normal(prior_hessian, prior_gradient, hessian, gradient)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """A Gauss-Newton system in parts: prior_hessian [n, n], prior_gradient [n] and, per exposure, hessian [F, n, n],
+    gradient [F, n]. A step solves (sum of matrices) d = (sum of right-hand sides)."""
+
+    prior_hessian: np.ndarray
+    prior_gradient: np.ndarray
+    hessian: np.ndarray
+    gradient: np.ndarray
+
+    def total(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.prior_hessian + self.hessian.sum(0), self.prior_gradient + self.gradient.sum(0)
 
 
 @dataclass(frozen=True)
@@ -67,11 +84,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Solution:
-    """free [21, K, 3], the evaluation there, the last Gauss-Newton matrix [n, n], iterations spent."""
+    """free [21, K, 3], the evaluation there, the last linearisation, iterations spent."""
 
     free: np.ndarray
     evaluation: Evaluation
-    hessian: np.ndarray
+    normal: Normal | None
     iterations: int
 
 
@@ -86,12 +103,12 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
           ) -> Solution:
     """Minimise from `free`; at most `iterations` linearisations, stops when the cost falls by less than `tolerance`."""
     here = problem.evaluate(free)
-    hessian = np.eye(problem.layout.size)
+    normal = None
     spent = 0
     while spent < iterations:
-        hessian, gradient = problem.normal(free, here)
+        normal = problem.normal(free, here)
         spent += 1
-        step = _damped_step(hessian, gradient, damping).reshape(free.shape)
+        step = _damped_step(*normal.total(), damping).reshape(free.shape)
         there = problem.evaluate(free + step)
         if there.cost < here.cost:
             small = here.cost - there.cost < tolerance * here.cost
@@ -103,7 +120,14 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
         damping *= 8
         if damping > 10:
             break
-    return Solution(free, here, hessian, spent)
+    return Solution(free, here, normal, spent)
+
+
+def _add_terms(terms: tuple[Term, ...], free: np.ndarray, hessian: np.ndarray, gradient: np.ndarray) -> None:
+    for term in terms:
+        h, g = term.normal(free)
+        hessian += h
+        gradient += g
 
 
 def _damped_step(hessian: np.ndarray, gradient: np.ndarray, damping: float) -> np.ndarray:

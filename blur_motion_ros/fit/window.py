@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from blur_motion_ros.fit import colour, solver
-from blur_motion_ros.fit.gaussian_terms import MEASURED, CoefficientPrior, PoseGaussian, RotationVectorPrior, Term
+from blur_motion_ros.fit.dynamics import Carry, MotionPrior, carry, process_noise
+from blur_motion_ros.fit.gaussian_terms import MEASURED, PoseGaussian, RotationVectorPrior, Term
 from blur_motion_ros.fit.image_terms import Target, Workspace
-from blur_motion_ros.fit.kinematics import FitBody, pose
-from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, FREE_ROWS, WindowLayout, free_indices
+from blur_motion_ros.fit.kinematics import FitBody
+from blur_motion_ros.fit.layout import FREE_ROWS, WindowLayout, free_indices
+from blur_motion_ros.fit.priors import MotionStatistics, PosePrior, load_motion_statistics
 from blur_motion_ros.fit.settings import FitSettings
 from blur_motion_ros.motion import polynomials, rotations
 from blur_motion_ros.types import BodyState, Exposure, MotionEstimate, Observation, PoseMeasurement, Status
 
-# One standard deviation of how far the warm start is off, per joint, rad (DESIGN: measured on mocap); translation in m.
-_SIGMA = {0: .15, 3: .10, 6: .10, 9: .10, 12: .20, 13: .12, 14: .12, 15: .20, 1: .25, 2: .25, 4: .30, 5: .30, 7: .20,
-          8: .20, 16: .35, 17: .35, 18: .35, 19: .35, 20: .20, 21: .20}
-TRANSL_SIGMA = np.array([.06, .06, .10])
-VELOCITY_RATE = 44.0  # 1/s: velocity sigma = VELOCITY_RATE * pose sigma (rad/s; m/s for the translation)
-ACCELERATION_RATE = 300.0  # 1/s^2: acceleration sigma = ACCELERATION_RATE * pose sigma
-
 
 @dataclass(frozen=True)
 class Start:
-    """Where a window's solve begins: reference rotations [24, 3, 3], translation [3], coefficients [25, K, 3]."""
+    """Where a window's solve begins: reference rotations [24, 3, 3], translation [3], coefficients [21, K, 3].
+
+    carried: it goes on from the last window, whose motion is a prior; otherwise it begins anew.
+    """
 
     reference: np.ndarray
     reference_transl: np.ndarray
-    coefficients: np.ndarray
-    warm: bool
+    free: np.ndarray
+    carried: bool
 
 
 class BlurFit:
     """Stateful fit of one tracked person. Feed it windows of observations in time order."""
 
-    def __init__(self, settings: FitSettings, body: FitBody, betas: np.ndarray, pose_prior: object | None = None):
+    def __init__(self, settings: FitSettings, body: FitBody, betas: np.ndarray, pose_prior: PosePrior | None = None,
+                 statistics: MotionStatistics | None = None):
         self.settings = settings
         self._prior = pose_prior
+        self._statistics = statistics or load_motion_statistics()
         self._buffers: dict[tuple[int, int], Workspace] = {}
         self.set_body(body, betas)
         self.reset()
@@ -51,7 +51,9 @@ class BlurFit:
     def reset(self) -> None:
         """Forget the person: the next window is a cold start."""
         self._last: MotionEstimate | None = None
+        self._carry: Carry | None = None
         self._colours = np.full((len(self.body.rest_vertices), 3), colour.NEUTRAL, np.float32)
+        self._coloured = False
         self._seen = 0
 
     @property
@@ -63,94 +65,85 @@ class BlurFit:
         """Where the joints are expected in `exposure` [2 * 24, 3] m, or None without history."""
         if self._last is None:
             return None
-        layout = WindowLayout.of((exposure,), 2, self.settings.degree)
-        start = self._warm_start(layout)
-        return pose(self.body, start.reference, start.reference_transl, start.coefficients, layout.basis,
-                    skin=False).joints.reshape(-1, 3)
+        from blur_motion_ros.trajectory import sample
+
+        estimate = replace(self._last, covariance=None)
+        return sample(estimate, self.body, np.array([exposure.open, exposure.close])).positions.reshape(-1, 3)
 
     def update(self, observations: tuple[Observation, ...]) -> MotionEstimate | None:
         """Fit one window (oldest first). None if there is neither history nor a measurement to start from."""
         layout = WindowLayout.of(tuple(o.exposure for o in observations), self.settings.subframes, self.settings.degree)
-        start = self._start(observations, layout)
-        if start is None:
+        starts = self._starts(observations, layout)
+        if not starts:
             return None
-        terms = self._terms(observations, layout, start)
-        free = start.coefficients[FREE_ROWS]
-        solution = problem = None
-        for size, with_colour in self._schedule(start.warm, observations[0].crop.size):
-            problem = self._problem(observations, layout, start, terms, size, with_colour)
-            steps = self.settings.iterations if start.warm else self.settings.cold_iterations
-            solution = solver.solve(problem, free, steps)
+        start, free = self._coarse(observations, layout, starts)
+        for with_colour in (True,) if self._coloured else (True, True):
+            problem = self._problem(observations, layout, start, self.settings.size, with_colour)
+            solution = solver.solve(problem, free, self._steps(start.carried))
             free = solution.free
-            if not start.warm:
+            if not self._coloured or (with_colour and self._seen % self.settings.colour_every == 0):
                 self._update_colours(problem, solution)
-        if start.warm and self._seen % self.settings.colour_every == 0:
-            self._update_colours(problem, solution)
-        estimate = self._estimate(observations, layout, start, problem, solution)
-        self._last = estimate
-        self._seen += 1
-        return estimate
+        self._coloured = True
+        return self._finish(observations, layout, start, problem, solution)
 
     # -- where to start ------------------------------------------------------------------------------------------
 
-    def _start(self, observations: tuple[Observation, ...], layout: WindowLayout) -> Start | None:
-        if self._last is not None and self._last.end > layout.start:
-            return self._warm_start(layout)
+    def _starts(self, observations: tuple[Observation, ...], layout: WindowLayout) -> list[Start]:
+        """Candidates: the last motion going on, and the measurements joined up."""
+        starts = []
+        if self._carry is not None:
+            c = self._carry
+            starts.append(Start(c.reference, c.reference_transl, c.start(layout, self.settings.velocity_carry), True))
         measured = [o.measurement for o in observations if o.measurement is not None]
-        return _cold_start(measured, layout) if measured else None
+        if measured and (not starts or self.settings.restart):
+            joined = _join(measured, layout)
+            starts.append(joined)
+        return starts
 
-    def _warm_start(self, layout: WindowLayout) -> Start:
-        """Extrapolate the last window with a damped velocity and refit it to the new one."""
-        last = self._last
-        times = np.linspace(layout.start, layout.end, 2 * layout.degree + 3)
-        inside = np.minimum(times, last.end)
-        value = polynomials.evaluate(last.coefficients, inside, last.start, last.end)
-        value += (self.settings.velocity_carry * (times - inside)[:, None, None]
-                  * polynomials.rate(last.coefficients, inside, last.start, last.end))
-        old = rotations.exp(np.concatenate([last.reference.global_orient[None], last.reference.body_pose]))
-        reference, turning = polynomials.fit_rotations(old[None] @ rotations.exp(value[:, 1:]), times, layout.start,
-                                                       layout.end, layout.degree)
-        middle = value[len(times) // 2, 0]
-        moving = polynomials.fit(value[:, :1] - middle, times, layout.start, layout.end, layout.degree)
-        return Start(reference, last.reference.transl + middle, np.concatenate([moving, turning]), True)
+    def _coarse(self, observations, layout, starts: list[Start]) -> tuple[Start, np.ndarray]:
+        """Solve every candidate at the coarsest level and keep the one with the least cost.
+
+        A new beginning is charged for giving up the last motion, so that one wrong measurement does not end a track.
+        """
+        best = None
+        size = min(self.settings.coarse_size, self.settings.size)
+        for start in starts:
+            problem = self._problem(observations, layout, start, size, self._coloured)
+            solution = solver.solve(problem, start.free, self._steps(start.carried))
+            cost = solution.evaluation.cost + (0.0 if start.carried else self.settings.restart_cost)
+            if best is None or cost < best[0]:
+                best = cost, start, solution.free
+        return best[1], best[2]
+
+    def _steps(self, warm: bool) -> int:
+        return self.settings.iterations if warm else self.settings.cold_iterations
 
     # -- what to minimise ----------------------------------------------------------------------------------------
 
-    def _terms(self, observations: tuple[Observation, ...], layout: WindowLayout, start: Start) -> tuple[Term, ...]:
-        terms: list[Term] = [self._motion_prior(layout, start)]
-        measured = [o.measurement for o in observations if o.measurement is not None]
-        if start.warm:  # older measurements are already in the warm start
-            measured = [m for m in measured if m.time > self._last.end]
-        terms += [_measured_term(m, layout, start, self.settings.measurement_weight) for m in measured]
-        if self._prior is not None and self.settings.pose_prior_weight > 0:
-            basis = layout.values_at(layout.exposures[-1].middle)
-            terms.append(RotationVectorPrior(start.reference, self._prior, basis, self.settings.pose_prior_weight))
-        return tuple(terms)
-
-    def _motion_prior(self, layout: WindowLayout, start: Start) -> CoefficientPrior:
-        sigma = np.empty((FREE_COUNT, 3))
-        sigma[0] = TRANSL_SIGMA
-        sigma[1:] = np.array([_SIGMA[int(j)] for j in FREE_JOINTS])[:, None]
-        span = layout.end - layout.start  # Legendre on a window of T: c_1 = v T / 2, c_2 = a T^2 / 12
-        ratio = np.array([1.0, VELOCITY_RATE * span / 2] + [ACCELERATION_RATE * span**2 / 12] * (layout.degree - 1))
-        precision = self.settings.warm_weight / (sigma[:, None] * ratio[None, :, None]) ** 2
-        if not start.warm:
-            precision[:, 0] *= 0.04  # the pose comes from the measurement
-        return CoefficientPrior(start.coefficients[FREE_ROWS], precision)
-
-    def _schedule(self, warm: bool, finest: int) -> list[tuple[int, bool]]:
-        """(side in px, use colour) of each level."""
-        size, coarse = min(self.settings.size, finest), min(self.settings.coarse_size, self.settings.size)
-        if warm:
-            return [(size, True)] if coarse >= size else [(coarse, True), (size, True)]
-        return [(min(24, size), False), (size, True), (size, True)]
-
-    def _problem(self, observations, layout, start, terms, size, with_colour) -> solver.Problem:
+    def _problem(self, observations, layout, start: Start, size: int, with_colour: bool) -> solver.Problem:
         target = make_target(observations, size, self.settings, with_colour)
         workspace = self._buffer(len(layout.times), size)
         weight = self.settings.data_weight * (64 / size) ** 2
+        evidence = tuple(self._evidence(o, layout, start) for o in observations)
         return solver.Problem(self.body, layout, start.reference, start.reference_transl, target, self._colours,
-                              terms, weight, self.settings.cutoff, workspace)
+                              self._priors(layout, start), evidence, weight, self.settings.cutoff, workspace)
+
+    def _priors(self, layout: WindowLayout, start: Start) -> tuple[Term, ...]:
+        widening = self.settings.motion_widening
+        priors: tuple[Term, ...] = (MotionPrior.of(self._statistics, layout, widening, start.carried),)
+        if start.carried:
+            priors += (self._carry.term(layout),)
+        return priors
+
+    def _evidence(self, observation: Observation, layout: WindowLayout, start: Start) -> tuple[Term, ...]:
+        """What an exposure tells besides its image: the initialiser's pose, and that poses are human."""
+        terms: tuple[Term, ...] = ()
+        if observation.measurement is not None:
+            terms += (_measured_term(observation.measurement, layout, start, self.settings.measurement_weight),)
+        if self._prior is not None and self.settings.pose_prior_weight > 0:
+            basis = layout.values_at(observation.exposure.middle)
+            terms += (RotationVectorPrior(start.reference, self._prior, basis, self.settings.pose_prior_weight),)
+        return terms
 
     def _buffer(self, count: int, size: int) -> Workspace:
         key = (count, size)
@@ -165,21 +158,34 @@ class BlurFit:
 
     # -- what came out -------------------------------------------------------------------------------------------
 
-    def _estimate(self, observations, layout, start, problem, solution) -> MotionEstimate:
-        covariance = np.linalg.inv(solution.hessian)
+    def _finish(self, observations, layout, start, problem, solution) -> MotionEstimate:
+        normal = problem.normal(solution.free, solution.evaluation)
+        total, _ = normal.total()
         blur = blur_rate(problem.workspace.frames.alpha[-layout.subframes:])
         rms = _rms(problem, solution)
         reference = BodyState(rotations.log(start.reference[0]), rotations.log(start.reference[1:]), self.betas,
                               start.reference_transl)
-        status = self._status(layout, start, blur, rms)
-        return MotionEstimate(layout.start, layout.end, layout.exposures, reference, solver.widen(solution.free),
-                              free_indices(layout.degree), covariance, status, blur, rms)
+        self._carry = self._hand_on(layout, start, solution.free, normal)
+        self._last = MotionEstimate(layout.start, layout.end, layout.exposures, reference, solver.widen(solution.free),
+                                    free_indices(layout.degree), np.linalg.inv(total),
+                                    self._status(layout, start.carried, blur, rms), blur, rms)
+        self._seen += 1
+        return self._last
 
-    def _status(self, layout: WindowLayout, start: Start, blur: float, rms: float) -> Status:
+    def _hand_on(self, layout: WindowLayout, start: Start, free: np.ndarray, normal: solver.Normal) -> Carry | None:
+        if len(layout.exposures) < self.settings.frames or len(layout.exposures) == 1:
+            return None  # the next window sees all of this evidence again
+        kept = normal.prior_hessian + normal.hessian[0]
+        period = layout.exposures[-1].open - layout.exposures[-2].open
+        noise = process_noise(self._statistics, period, self.settings.motion_widening)
+        return carry(layout, start.reference, start.reference_transl, free, kept, normal.gradient[1:].sum(0),
+                     layout.exposures[1].middle, noise)
+
+    def _status(self, layout: WindowLayout, warm: bool, blur: float, rms: float) -> Status:
         status = Status.OK
-        if not start.warm:
+        if not warm:
             status |= Status.COLD_START
-        if len(layout.exposures) == 1 and not start.warm:
+        if len(layout.exposures) == 1 and not warm:
             status |= Status.DIRECTION_UNDECIDED
         if blur < self.settings.low_blur:
             status |= Status.LOW_BLUR
@@ -209,7 +215,7 @@ def blur_rate(alpha: np.ndarray) -> float:
     return float(1 - inside.all(0).sum() / union) if union else 0.0
 
 
-def _cold_start(measured: list[PoseMeasurement], layout: WindowLayout) -> Start:
+def _join(measured: list[PoseMeasurement], layout: WindowLayout) -> Start:
     """From measurements alone: constant if there is one, linear between the first and the last if there are more."""
     times = np.linspace(layout.start, layout.end, 2 * layout.degree + 3)
     first, last = measured[0], measured[-1]
@@ -221,7 +227,7 @@ def _cold_start(measured: list[PoseMeasurement], layout: WindowLayout) -> Start:
     reference, turning = polynomials.fit_rotations(rotmats, times, layout.start, layout.end, layout.degree)
     middle = transl[len(times) // 2]
     moving = polynomials.fit(transl[:, None] - middle, times, layout.start, layout.end, layout.degree)
-    return Start(reference, middle, np.concatenate([moving, turning]), False)
+    return Start(reference, middle, np.concatenate([moving, turning])[FREE_ROWS], False)
 
 
 def _measured_term(m: PoseMeasurement, layout: WindowLayout, start: Start, weight: float) -> PoseGaussian:

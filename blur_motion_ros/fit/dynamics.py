@@ -1,0 +1,152 @@
+"""What is known of a motion before looking at the image: how bodies move, and where the last window left this one.
+
+Each exposure's evidence must count once. Windows overlap by all but one exposure, so what a window hands on is its
+information *without* the exposures that the next window will see again: a fixed-lag smoother. It is handed on as a
+Gaussian of pose and velocity at one instant, because only those are continuous; the next window's polynomial is free
+to bend otherwise, within the accelerations that mocap shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, FREE_ROWS, WindowLayout
+from blur_motion_ros.fit.priors import MotionStatistics
+from blur_motion_ros.motion import rotations
+
+STATE = 2 * 3 * FREE_COUNT  # pose and velocity of every free slot
+
+
+@dataclass(frozen=True)
+class MotionPrior:
+    """Bodies are still most of the time and fast now and then: a Student-t on the odd and even bends of every joint.
+
+    scale [21, K, 3]: t scales of the coefficients (order 0 is unused), freedom [21, K]: degrees of freedom;
+    the joint's three axes share one weight.
+    """
+
+    scale: np.ndarray
+    freedom: np.ndarray
+
+    @staticmethod
+    def of(statistics: MotionStatistics, layout: WindowLayout, widening: float, carried: bool) -> MotionPrior:
+        """From mocap statistics, `widening` times as broad (the public clips are calmer than sport).
+
+        carried: the velocity's prior is in what the last window handed on already; counting it in every window
+        again would slow every motion down.
+        """
+        slope, bend, slope_nu, bend_nu = _student(statistics, layout.end - layout.start)
+        scale = np.full((FREE_COUNT, layout.degree + 1, 3), np.inf)
+        freedom = np.ones((FREE_COUNT, layout.degree + 1))
+        if not carried:
+            scale[:, 1], freedom[:, 1] = slope[FREE_ROWS], slope_nu[FREE_ROWS]
+        for order in range(2, layout.degree + 1):
+            scale[:, order], freedom[:, order] = bend[FREE_ROWS], bend_nu[FREE_ROWS]
+        scale[0] = scale[0].mean(-1, keepdims=True)  # mocap gives the pelvis' own axes
+        return MotionPrior(scale * widening, freedom)
+
+    def cost(self, free: np.ndarray) -> float:
+        squared = ((free / self.scale) ** 2).sum(-1)
+        return float(((self.freedom + 3) * np.log1p(squared / self.freedom)).sum())
+
+    def normal(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        squared = ((free / self.scale) ** 2).sum(-1)
+        precision = ((self.freedom + 3) / (self.freedom + squared))[..., None] / self.scale**2
+        return np.diag(precision.reshape(-1)), -(precision * free).reshape(-1)
+
+
+@dataclass(frozen=True)
+class GaussianCoefficients:
+    """Gaussian on all coefficients together: mean [21, K, 3], information [n, n]."""
+
+    mean: np.ndarray
+    information: np.ndarray
+
+    def cost(self, free: np.ndarray) -> float:
+        d = (free - self.mean).reshape(-1)
+        return float(d @ self.information @ d)
+
+    def normal(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.information, self.information @ (self.mean - free).reshape(-1)
+
+
+@dataclass(frozen=True)
+class Carry:
+    """Pose and velocity at `time` as one window hands them to the next.
+
+    reference [24, 3, 3], reference_transl [3]: the pose there; mean [2, 21, 3]: pose (relative to the reference) and
+    velocity without the evidence that will be seen again; velocity [21, 3]: with all evidence (where to start);
+    covariance [126, 126] of mean, ordered (pose, velocity) x slot x axis.
+    """
+
+    time: float
+    reference: np.ndarray
+    reference_transl: np.ndarray
+    mean: np.ndarray
+    velocity: np.ndarray
+    covariance: np.ndarray
+
+    def term(self, layout: WindowLayout) -> GaussianCoefficients:
+        """As a prior on a window's coefficients relative to this reference."""
+        rows = np.stack([layout.values_at(self.time), layout.rates_at(self.time)])
+        information = np.linalg.inv(self.covariance).reshape(2, FREE_COUNT, 3, 2, FREE_COUNT, 3)
+        wide = np.einsum("ok,osapub,pl->skaulb", rows, information, rows, optimize=True)
+        mean = np.zeros((FREE_COUNT, layout.degree + 1, 3))
+        mean[:, :2] = np.einsum("ko,osa->ska", np.linalg.inv(rows[:, :2]), self.mean)
+        return GaussianCoefficients(mean, wide.reshape(layout.size, layout.size))
+
+    def start(self, layout: WindowLayout, damping: float) -> np.ndarray:
+        """Coefficients [21, K, 3] that go on from here with `damping` times the velocity."""
+        rows = np.stack([layout.values_at(self.time), layout.rates_at(self.time)])[:, :2]
+        out = np.zeros((FREE_COUNT, layout.degree + 1, 3))
+        out[:, :2] = np.einsum("k,sa->ska", np.linalg.inv(rows)[:, 1], damping * self.velocity)
+        return out
+
+
+def carry(layout: WindowLayout, reference: np.ndarray, reference_transl: np.ndarray, free: np.ndarray,
+          kept: np.ndarray, right: np.ndarray, time: float, noise: np.ndarray) -> Carry:
+    """Hand a solved window on.
+
+    kept [n, n]: Gauss-Newton matrix without the evidence that will be seen again; right [n]: that evidence's
+    right-hand side at the solution (taking it out moves the optimum by -kept^-1 right); noise [2, 21, 3]: variance
+    of what a polynomial cannot follow from one window to the next (pose, velocity).
+    """
+    rows = np.stack([layout.values_at(time), layout.rates_at(time)])
+    value, rate = np.einsum("ok,ska->osa", rows, free)
+    covariance = np.linalg.inv(kept)
+    without = free - np.clip(covariance @ right, -0.5, 0.5).reshape(free.shape)
+    blocks = np.tile(np.eye(3), (FREE_COUNT, 1, 1))
+    blocks[1:] = rotations.right_jacobian(value[1:])
+    turned = reference.copy()
+    turned[FREE_JOINTS] = reference[FREE_JOINTS] @ rotations.exp(value[1:])
+    moved = np.einsum("sab,osb->osa", blocks, np.einsum("ok,ska->osa", rows, without) - np.stack([value, 0 * rate]))
+    spread = np.einsum("ok,sab->osakb", rows, blocks)
+    full = covariance.reshape(FREE_COUNT, layout.degree + 1, 3, FREE_COUNT, layout.degree + 1, 3)
+    state = np.einsum("osakb,skbulc->osaulc", spread, full, optimize=True)
+    state = np.einsum("osaulc,pudlc->osapud", state, spread, optimize=True).reshape(STATE, STATE)
+    state = 0.5 * (state + state.T) + np.diag(noise.reshape(-1))
+    return Carry(time, turned, reference_transl + value[0], moved, np.einsum("sab,sb->sa", blocks, rate), state)
+
+
+def process_noise(statistics: MotionStatistics, period: float, widening: float) -> np.ndarray:
+    """[2, 21, 3] variances: acceleration that changes from window to window, over one frame period."""
+    acceleration = statistics.acceleration(2 * period)[FREE_ROWS] * widening
+    acceleration[0] = acceleration[0].mean()
+    return np.stack([(acceleration * period**2 / 4) ** 2 + 0.005**2, (acceleration * period / 2) ** 2])
+
+
+def _student(statistics: MotionStatistics, duration: float) -> tuple[np.ndarray, ...]:
+    """t scales and freedoms of slope and bend for a window of `duration` s."""
+    clipped = float(np.clip(duration, statistics.windows[0], statistics.windows[-1]))
+    at = np.log(statistics.windows)
+
+    def between(table: np.ndarray) -> np.ndarray:
+        flat = table.reshape(len(at), -1)
+        return np.array([np.interp(np.log(clipped), at, column) for column in flat.T]).reshape(table.shape[1:])
+
+    ratio = duration / clipped
+    slope, bend = np.exp(between(np.log(statistics.slope_scale))), np.exp(between(np.log(statistics.bend_scale)))
+    return (np.maximum(slope * ratio, 1e-4), np.maximum(bend * ratio**2, 1e-4), between(statistics.slope_freedom),
+            between(statistics.bend_freedom))
