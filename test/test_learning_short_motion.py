@@ -224,7 +224,7 @@ def test_shifted_term_is_the_term_around_its_mean():
     from blur_motion_ros.fit.priors import load_motion_statistics
     from blur_motion_ros.fit.single_frame import Shifted
     layout = WindowLayout.of((Exposure(0.0, 0.03),), 4, 2)
-    prior = MotionPrior.of(load_motion_statistics(), layout, 1.0)
+    prior = MotionPrior.of(load_motion_statistics(), layout, 1.0, False)
     rng = np.random.default_rng(0)
     mean, free = rng.normal(0, 0.05, (2, 21, 3, 3))
     term = Shifted(prior, mean)

@@ -54,7 +54,7 @@ def write_card(weights: Path, *, seed: int, seconds: float, metrics: dict[str, A
 
 def _command() -> list[str]:
     """The command line without the folders of this machine."""
-    return [Path(a).name if "/" in a else a for a in sys.argv[1:]]
+    return [Path(a).name if "/" in a else a for a in sys.argv[1:] if a != "--debug"]
 
 
 def device(wanted: str = "auto") -> str:
