@@ -39,12 +39,21 @@ def run(args: argparse.Namespace) -> int:
     print(path.read_text())
     if args.update:
         report.update(Path(args.update), path.read_text())
-    if not args.no_figures:
+    if not args.no_figures and _matplotlib():
         from blur_motion_ros.evaluation.figures import write_figures
 
         write_figures(result, out / "figures")
     print(f"written to {out}", file=sys.stderr)
     return 0
+
+
+def _matplotlib() -> bool:
+    import importlib.util
+
+    found = importlib.util.find_spec("matplotlib") is not None
+    if not found:
+        print("no figures: they need matplotlib (pip install matplotlib)", file=sys.stderr)
+    return found
 
 
 def command_line(args: argparse.Namespace) -> str:
