@@ -50,6 +50,8 @@ class Pipeline:
         self.background = BackgroundModel(self.settings.background, self.settings.camera.response)
         self.timings: dict[str, float] = {}
         self._betas = np.zeros(10)
+        self._mean_body = FitBody.of(self.body.rest_vertices(), self.body.rest_joints(), self.body.weights,
+                                     self.body.parents, self.body.faces)
         self._fit = BlurFit(self.settings.fit, self._fit_body(self._betas), self._betas)
         self._window: deque[Seen] = deque(maxlen=self.settings.fit.frames)
         self._missed = 0
@@ -155,9 +157,8 @@ class Pipeline:
         self._fit.set_body(self._fit_body(self._betas), self._betas)
 
     def _fit_body(self, betas: np.ndarray) -> FitBody:
-        rest = self.body.rest_vertices(betas)
-        return FitBody.of(rest, self.body.rest_joints(betas), self.body.weights, self.body.parents, self.body.faces,
-                          self.settings.fit.inflation)
+        return self._mean_body.reshaped(self.body.rest_vertices(betas), self.body.rest_joints(betas),
+                                        self.settings.fit.inflation)
 
 
 def lost(exposure: Exposure) -> MotionEstimate:

@@ -63,25 +63,32 @@ class PoseGaussian:
     cutoff: float = 252.0
 
     def cost(self, free: np.ndarray) -> float:
-        error, _ = self._error(free)
-        squared = float(error @ self.information @ error)
+        squared = self.squared(free)
         return squared / (1 + squared / self.cutoff)
 
-    def normal(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        error, jacobian = self._error(free)
-        weighted = self.information @ jacobian
-        weight = 1 / (1 + float(error @ self.information @ error) / self.cutoff) ** 2
-        return weight * (jacobian.T @ weighted), -weight * (weighted.T @ error)
+    def squared(self, free: np.ndarray) -> float:
+        """Squared Mahalanobis distance of the motion from the measurement (63 where all is well)."""
+        error = self._error(np.einsum("k,jkc->jc", self.basis, free))
+        return float(error @ self.information @ error)
 
-    def _error(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Error [63] (estimate minus measurement, in the measurement's tangent) and its Jacobian [63, n]."""
+    def normal(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         value = np.einsum("k,jkc->jc", self.basis, free)
+        error = self._error(value)
+        pull = self.information @ error
+        weight = 1 / (1 + float(error @ pull) / self.cutoff) ** 2
+        blocks = np.tile(np.eye(3), (FREE_COUNT, 1, 1))
+        delta = error.reshape(-1, 3)[1:]
+        blocks[1:] = rotations.inverse_right_jacobian(delta) @ rotations.right_jacobian(value[1:])
+        information = self.information.reshape(FREE_COUNT, 3, FREE_COUNT, 3)
+        turned = np.swapaxes(blocks, -1, -2)[:, None] @ np.swapaxes(information, 1, 2) @ blocks[None]
+        gradient = -weight * (np.swapaxes(blocks, -1, -2) @ pull.reshape(-1, 3, 1))[..., 0]
+        return spread(weight * turned, self.basis), (gradient[:, None] * self.basis[:, None]).reshape(-1)
+
+    def _error(self, value: np.ndarray) -> np.ndarray:
+        """Estimate minus measurement [63], in the measurement's tangent; value [21, 3]: the pose at its time."""
         local = self.reference[FREE_JOINTS] @ rotations.exp(value[1:])
         delta = rotations.log(np.swapaxes(self.rotation[FREE_JOINTS], -1, -2) @ local)
-        error = np.concatenate([self.reference_transl + value[0] - self.transl, delta.reshape(-1)])
-        blocks = np.tile(np.eye(3), (FREE_COUNT, 1, 1))
-        blocks[1:] = rotations.inverse_right_jacobian(delta) @ rotations.right_jacobian(value[1:])
-        return error, spread(blocks, self.basis)
+        return np.concatenate([self.reference_transl + value[0] - self.transl, delta.reshape(-1)])
 
 
 @dataclass(frozen=True)
@@ -122,8 +129,7 @@ class RotationVectorPrior:
 
 
 def spread(blocks: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Per-slot Jacobians [21, 3, 3] at one instant -> [63, n] over all coefficients."""
-    out = np.zeros((FREE_COUNT, 3, FREE_COUNT, len(basis), 3))
-    for s in range(FREE_COUNT):
-        out[s, :, s] = np.einsum("ab,k->akb", blocks[s], basis)
-    return out.reshape(FREE_COUNT * 3, -1)
+    """A matrix over the pose at one instant, [21, 21, 3, 3] -> the same over all coefficients [n, n]."""
+    count, orders = len(blocks), len(basis)
+    wide = np.swapaxes(blocks, 1, 2)[:, None, :, :, None] * np.outer(basis, basis)[None, :, None, None, :, None]
+    return wide.reshape(count * orders * 3, count * orders * 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -35,17 +35,23 @@ class FitBody:
     def of(rest_vertices: np.ndarray, rest_joints: np.ndarray, weights: np.ndarray, parents: np.ndarray,
            faces: np.ndarray, inflation: float = 0.0) -> FitBody:
         """From rest geometry in metres and dense skin weights [V, 24]; `inflation` m grows it along its normals."""
-        vertices = np.asarray(rest_vertices, np.float64)
-        if inflation:
-            vertices = vertices + inflation * vertex_normals(vertices, faces)
         order = np.argsort(-weights, axis=1)[:, :4].astype(np.int32)
         top = np.take_along_axis(weights, order, 1)
         top = top / top.sum(1, keepdims=True)
         start, slot, share = _chains(weights, parents)
         faces = np.ascontiguousarray(faces, np.int32)
-        return FitBody(np.asarray(rest_joints, np.float64), np.asarray(parents, np.int32),
-                       np.ascontiguousarray(vertices, np.float32), faces, np.ascontiguousarray(top, np.float32), order,
+        body = FitBody(np.asarray(rest_joints, np.float64), np.asarray(parents, np.int32),
+                       np.asarray(rest_vertices, np.float32), faces, np.ascontiguousarray(top, np.float32), order,
                        start, slot, share, _edges(faces))
+        return body.reshaped(rest_vertices, rest_joints, inflation)
+
+    def reshaped(self, rest_vertices: np.ndarray, rest_joints: np.ndarray, inflation: float = 0.0) -> FitBody:
+        """The same body with another shape (its mesh and skinning stay)."""
+        vertices = np.asarray(rest_vertices, np.float64)
+        if inflation:
+            vertices = vertices + inflation * vertex_normals(vertices, self.faces)
+        return replace(self, rest_vertices=np.ascontiguousarray(vertices, np.float32),
+                       rest_joints=np.asarray(rest_joints, np.float64))
 
 
 @dataclass(frozen=True)
@@ -90,9 +96,8 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Area-weighted unit normals [V, 3]."""
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     face_normals = np.cross(b - a, c - a)
-    normals = np.zeros_like(vertices)
-    for i in range(3):
-        np.add.at(normals, faces[:, i], face_normals)
+    owner = faces.reshape(-1)
+    normals = np.stack([np.bincount(owner, np.repeat(n, 3), len(vertices)) for n in face_normals.T], -1)
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
 

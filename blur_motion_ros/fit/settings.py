@@ -23,11 +23,12 @@ class FitSettings:
                                  low=0.001, high=1.0)
     sigma_alpha: float = setting(0.15, "least noise of the observed alpha", low=0.01, high=1.0)
     cutoff: float = setting(4.0, "Geman-McClure cut-off of image residuals", unit="sigma", low=0.5, high=100.0)
-    data_weight: float = setting(0.0075, "weight of one pixel at 64 px (neighbouring pixels are not independent)",
+    data_weight: float = setting(0.02, "weight of one pixel at 64 px (neighbouring pixels are not independent)",
                                  low=0.0, high=1.0)
-    motion_widening: float = setting(1.5, "spread of human motion, as a multiple of everyday mocap",
+    motion_widening: float = setting(6.0, "spread of human motion, as a multiple of everyday mocap",
                                      low=0.1, high=100.0)
-    restart: bool = setting(True, "also start every window from the initialiser's poses and keep the better result")
+    restart_above: float = setting(250.0, "squared distance of the initialiser's pose (63: as expected) above which the "
+                                   "window is also started from it, and the better result kept", low=0.0, high=1e9)
     restart_cost: float = setting(300.0, "what beginning anew must gain over going on, in squared sigmas", low=0.0,
                                   high=1e6)
     measurement_weight: float = setting(1.0, "weight of the initialiser's pose", low=0.0, high=100.0)

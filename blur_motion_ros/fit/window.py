@@ -32,6 +32,20 @@ class Start:
     carried: bool
 
 
+@dataclass(frozen=True)
+class Hypothesis:
+    """A start and the terms of the joint loss that are relative to its reference."""
+
+    start: Start
+    priors: tuple[Term, ...]
+    evidence: tuple[tuple[Term, ...], ...]
+
+    def surprise(self, free: np.ndarray) -> float:
+        """Squared Mahalanobis distance of the newest measurement (63 is expected; 0 without one)."""
+        measured = [t for t in self.evidence[-1] if isinstance(t, PoseGaussian)]
+        return measured[0].squared(free) if measured else 0.0
+
+
 class BlurFit:
     """Stateful fit of one tracked person. Feed it windows of observations in time order."""
 
@@ -73,60 +87,59 @@ class BlurFit:
     def update(self, observations: tuple[Observation, ...]) -> MotionEstimate | None:
         """Fit one window (oldest first). None if there is neither history nor a measurement to start from."""
         layout = WindowLayout.of(tuple(o.exposure for o in observations), self.settings.subframes, self.settings.degree)
-        starts = self._starts(observations, layout)
-        if not starts:
+        hypothesis, free = self._coarse(observations, layout)
+        if hypothesis is None:
             return None
-        start, free = self._coarse(observations, layout, starts)
         for with_colour in (True,) if self._coloured else (True, True):
-            problem = self._problem(observations, layout, start, self.settings.size, with_colour)
-            solution = solver.solve(problem, free, self._steps(start.carried))
+            problem = self._problem(observations, layout, hypothesis, self.settings.size, with_colour)
+            solution = solver.solve(problem, free, self._steps(hypothesis))
             free = solution.free
             if not self._coloured or (with_colour and self._seen % self.settings.colour_every == 0):
                 self._update_colours(problem, solution)
         self._coloured = True
-        return self._finish(observations, layout, start, problem, solution)
+        return self._finish(observations, layout, hypothesis.start, problem, solution)
 
     # -- where to start ------------------------------------------------------------------------------------------
 
-    def _starts(self, observations: tuple[Observation, ...], layout: WindowLayout) -> list[Start]:
-        """Candidates: the last motion going on, and the measurements joined up."""
-        starts = []
-        if self._carry is not None:
-            c = self._carry
-            starts.append(Start(c.reference, c.reference_transl, c.start(layout, self.settings.velocity_carry), True))
-        measured = [o.measurement for o in observations if o.measurement is not None]
-        if measured and (not starts or self.settings.restart):
-            joined = _join(measured, layout)
-            starts.append(joined)
-        return starts
-
-    def _coarse(self, observations, layout, starts: list[Start]) -> tuple[Start, np.ndarray]:
-        """Solve every candidate at the coarsest level and keep the one with the least cost.
+    def _coarse(self, observations, layout) -> tuple[Hypothesis | None, np.ndarray | None]:
+        """Solve at the coarsest level: the last motion going on and, where that surprises, the measurements joined up.
 
         A new beginning is charged for giving up the last motion, so that one wrong measurement does not end a track.
         """
-        best = None
-        size = min(self.settings.coarse_size, self.settings.size)
-        for start in starts:
-            problem = self._problem(observations, layout, start, size, self._coloured)
-            solution = solver.solve(problem, start.free, self._steps(start.carried))
-            cost = solution.evaluation.cost + (0.0 if start.carried else self.settings.restart_cost)
-            if best is None or cost < best[0]:
-                best = cost, start, solution.free
-        return best[1], best[2]
+        tried = []
+        if self._carry is not None:
+            c = self._carry
+            going_on = Start(c.reference, c.reference_transl, c.start(layout, self.settings.velocity_carry), True)
+            tried.append(self._try(observations, layout, going_on))
+        measured = [o.measurement for o in observations if o.measurement is not None]
+        if measured and (not tried or tried[0][1].surprise(tried[0][2]) > self.settings.restart_above):
+            tried.append(self._try(observations, layout, _join(measured, layout)))
+        if not tried:
+            return None, None
+        _, hypothesis, free = min(tried, key=lambda t: t[0])
+        return hypothesis, free
 
-    def _steps(self, warm: bool) -> int:
-        return self.settings.iterations if warm else self.settings.cold_iterations
+    def _try(self, observations, layout, start: Start) -> tuple[float, Hypothesis, np.ndarray]:
+        evidence = tuple(self._evidence(o, layout, start) for o in observations)
+        hypothesis = Hypothesis(start, self._priors(layout, start), evidence)
+        size = min(self.settings.coarse_size, self.settings.size)
+        problem = self._problem(observations, layout, hypothesis, size, self._coloured)
+        solution = solver.solve(problem, start.free, self._steps(hypothesis))
+        charge = 0.0 if start.carried else self.settings.restart_cost
+        return solution.evaluation.cost + charge, hypothesis, solution.free
+
+    def _steps(self, hypothesis: Hypothesis) -> int:
+        return self.settings.iterations if hypothesis.start.carried else self.settings.cold_iterations
 
     # -- what to minimise ----------------------------------------------------------------------------------------
 
-    def _problem(self, observations, layout, start: Start, size: int, with_colour: bool) -> solver.Problem:
+    def _problem(self, observations, layout, hypothesis: Hypothesis, size: int, with_colour: bool) -> solver.Problem:
+        start = hypothesis.start
         target = make_target(observations, size, self.settings, with_colour)
         workspace = self._buffer(len(layout.times), size)
         weight = self.settings.data_weight * (64 / size) ** 2
-        evidence = tuple(self._evidence(o, layout, start) for o in observations)
         return solver.Problem(self.body, layout, start.reference, start.reference_transl, target, self._colours,
-                              self._priors(layout, start), evidence, weight, self.settings.cutoff, workspace)
+                              hypothesis.priors, hypothesis.evidence, weight, self.settings.cutoff, workspace)
 
     def _priors(self, layout: WindowLayout, start: Start) -> tuple[Term, ...]:
         widening = self.settings.motion_widening

@@ -9,6 +9,7 @@ Quaternions are x, y, z, w (ROS order), w >= 0 on output. 6D is the first two co
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 _SMALL = 1e-8
 
@@ -26,23 +27,17 @@ def skew(v: np.ndarray) -> np.ndarray:
 def exp(v: np.ndarray) -> np.ndarray:
     """Rotation vector [..., 3] -> matrix [..., 3, 3] (Rodrigues)."""
     v = np.asarray(v)
-    a2 = (v * v).sum(-1)[..., None, None]
-    a = np.sqrt(a2)
-    small = a2 < _SMALL
-    safe = np.where(small, 1.0, a)
-    s = np.where(small, 1 - a2 / 6, np.sin(safe) / safe)
-    c = np.where(small, 0.5 - a2 / 24, (1 - np.cos(safe)) / (safe * safe))
-    k = skew(v)
-    return np.eye(3, dtype=v.dtype) + s * k + c * (k @ k)
+    out = np.empty(v.shape + (3,), np.result_type(v, np.float32))
+    _exp(np.ascontiguousarray(v, out.dtype).reshape(-1, 3), out.reshape(-1, 3, 3))
+    return out
 
 
 def log(r: np.ndarray) -> np.ndarray:
     """Matrix [..., 3, 3] -> rotation vector [..., 3] with angle in [0, pi]; stable near 0 and pi."""
-    q = to_quaternion(r)
-    n = np.linalg.norm(q[..., :3], axis=-1, keepdims=True)
-    angle = 2 * np.arctan2(n, q[..., 3:])
-    scale = np.where(n < _SMALL, 2.0, angle / np.where(n < _SMALL, 1.0, n))
-    return q[..., :3] * scale
+    r = np.asarray(r)
+    out = np.empty(r.shape[:-1], np.result_type(r, np.float32))
+    _log(np.ascontiguousarray(r, out.dtype).reshape(-1, 3, 3), out.reshape(-1, 3))
+    return out
 
 
 def to_quaternion(r: np.ndarray) -> np.ndarray:
@@ -84,23 +79,86 @@ def from_6d(d: np.ndarray) -> np.ndarray:
 
 def right_jacobian(v: np.ndarray) -> np.ndarray:
     """[..., 3] -> [..., 3, 3] with `exp(v + d) ~ exp(v) exp(J_r(v) d)`."""
-    v = np.asarray(v)
-    a2 = (v * v).sum(-1)[..., None, None]
-    a = np.sqrt(a2)
-    small = a2 < 1e-6
-    safe = np.where(small, 1.0, a)
-    c = np.where(small, 0.5 - a2 / 24, (1 - np.cos(safe)) / safe**2)
-    s = np.where(small, 1 / 6 - a2 / 120, (safe - np.sin(safe)) / safe**3)
-    k = skew(v)
-    return np.eye(3, dtype=v.dtype) - c * k + s * (k @ k)
+    return _jacobian(v, False)
 
 
 def inverse_right_jacobian(v: np.ndarray) -> np.ndarray:
     """Inverse of `right_jacobian` for angles below 2 pi."""
-    return np.linalg.inv(right_jacobian(v))
+    return _jacobian(v, True)
 
 
 def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
     """Geodesic interpolation of matrices [..., 3, 3]; t broadcasts against the batch dimensions."""
     step = log(np.swapaxes(a, -1, -2) @ b)
     return a @ exp(np.asarray(t)[..., None] * step)
+
+
+def _jacobian(v: np.ndarray, inverse: bool) -> np.ndarray:
+    v = np.asarray(v)
+    out = np.empty(v.shape + (3,), np.result_type(v, np.float32))
+    _right_jacobian(np.ascontiguousarray(v, out.dtype).reshape(-1, 3), inverse, out.reshape(-1, 3, 3))
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _combine(x, y, z, s, c, out):
+    """out = I + s [v] + c [v]^2 for v = (x, y, z)."""
+    out[0, 0] = 1 - c * (y * y + z * z)
+    out[1, 1] = 1 - c * (x * x + z * z)
+    out[2, 2] = 1 - c * (x * x + y * y)
+    out[0, 1] = c * x * y - s * z
+    out[1, 0] = c * x * y + s * z
+    out[0, 2] = c * x * z + s * y
+    out[2, 0] = c * x * z - s * y
+    out[1, 2] = c * y * z - s * x
+    out[2, 1] = c * y * z + s * x
+
+
+@njit(cache=True, nogil=True)
+def _exp(v, out):
+    for i in range(v.shape[0]):
+        x, y, z = v[i, 0], v[i, 1], v[i, 2]
+        squared = x * x + y * y + z * z
+        if squared < _SMALL:
+            s, c = 1 - squared / 6, 0.5 - squared / 24
+        else:
+            a = np.sqrt(squared)
+            s, c = np.sin(a) / a, (1 - np.cos(a)) / squared
+        _combine(x, y, z, s, c, out[i])
+
+
+@njit(cache=True, nogil=True)
+def _log(r, out):
+    """Through the quaternion with the largest component, which is well conditioned at every angle."""
+    for i in range(r.shape[0]):
+        m = r[i]
+        trace = m[0, 0] + m[1, 1] + m[2, 2]
+        if trace >= m[0, 0] and trace >= m[1, 1] and trace >= m[2, 2]:
+            x, y, z, w = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], 1 + trace
+        elif m[0, 0] >= m[1, 1] and m[0, 0] >= m[2, 2]:
+            x, y, z, w = 1 + 2 * m[0, 0] - trace, m[0, 1] + m[1, 0], m[0, 2] + m[2, 0], m[2, 1] - m[1, 2]
+        elif m[1, 1] >= m[2, 2]:
+            x, y, z, w = m[0, 1] + m[1, 0], 1 + 2 * m[1, 1] - trace, m[1, 2] + m[2, 1], m[0, 2] - m[2, 0]
+        else:
+            x, y, z, w = m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], 1 + 2 * m[2, 2] - trace, m[1, 0] - m[0, 1]
+        if w < 0:
+            x, y, z, w = -x, -y, -z, -w
+        n = np.sqrt(x * x + y * y + z * z)
+        scale = 2 / w if n < 1e-8 * w else 2 * np.arctan2(n, w) / n
+        out[i, 0], out[i, 1], out[i, 2] = scale * x, scale * y, scale * z
+
+
+@njit(cache=True, nogil=True)
+def _right_jacobian(v, inverse, out):
+    for i in range(v.shape[0]):
+        x, y, z = v[i, 0], v[i, 1], v[i, 2]
+        squared = x * x + y * y + z * z
+        a = np.sqrt(squared)
+        if inverse:
+            s = 0.5
+            c = 1 / 12 + squared / 720 if squared < 1e-4 else 1 / squared - (1 + np.cos(a)) / (2 * a * np.sin(a))
+        elif squared < 1e-6:
+            s, c = -0.5 + squared / 24, 1 / 6 - squared / 120
+        else:
+            s, c = -(1 - np.cos(a)) / squared, (a - np.sin(a)) / (squared * a)
+        _combine(x, y, z, s, c, out[i])
