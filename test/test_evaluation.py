@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -370,3 +371,23 @@ def test_agreement_of_silhouettes_is_one_for_the_truth_and_falls_with_a_shift(tm
     assert found[0] == pytest.approx(1, abs=0.01) and np.isnan(found[1]), "no alpha_001.png"
     shifted = alpha_agreement(np.roll(alpha, 5, 2)[:1], crop.K[None], tmp_path, camera)
     assert shifted[0] == pytest.approx(20 / 30, abs=0.01)
+
+
+def test_rigid_baselines_move_rigidly_and_ours_does_not():
+    from blur_motion_ros.assets import ASSETS, cache_dir
+    from blur_motion_ros.data.sequence import read_sequence
+
+    if not all((cache_dir() / name).is_file() for name in ASSETS if name.endswith(".tflite")):
+        pytest.skip("pose networks are not in the cache; run blur-motion assets")
+    whole = read_sequence(devset() / "b04_run")
+    short = replace(whole, exposures=whole.exposures[:3])
+
+    def bending(prediction):
+        """How much distances between joints change during an exposure, m."""
+        between = np.linalg.norm(prediction.smpl24[2][:, :, None] - prediction.smpl24[2][:, None], axis=-1)
+        return np.ptp(between, axis=0).max()
+
+    rigid = baselines.run_rigid_two(short, Settings())
+    assert bending(rigid) < 0.002 < 0.05 < bending(methods.run_pipeline(short, Settings()))
+    assert np.linalg.norm(rigid.smpl24[2, -1, 0] - rigid.smpl24[2, 0, 0]) > 0.02, "the runner moves on"
+    assert rigid.alpha.shape[0] == 3 and (rigid.psnr > 5).all() and rigid.seconds > 0

@@ -14,8 +14,8 @@ from blur_motion_ros.config import Settings
 from blur_motion_ros.data.sequence import Sequence
 from blur_motion_ros.evaluation.methods import run_pipeline
 from blur_motion_ros.evaluation.predictions import Prediction
-from blur_motion_ros.fit.gaussian_terms import CoefficientPrior
-from blur_motion_ros.fit.layout import WindowLayout
+from blur_motion_ros.fit.gaussian_terms import CoefficientPrior, Term
+from blur_motion_ros.fit.layout import FREE_COUNT, WindowLayout
 from blur_motion_ros.fit.window import BlurFit, Start
 from blur_motion_ros.light import to_codes, to_linear
 from blur_motion_ros.types import Frame, Landmarks, Plate
@@ -192,13 +192,10 @@ def richardson_lucy(image: np.ndarray, kernel: np.ndarray, rounds: int = 15) -> 
 class RigidBlurFit(BlurFit):
     """The same fit, but limbs may not turn during a window: one rigid motion (Shape / Motion from Blur)."""
 
-    def _motion_prior(self, layout: WindowLayout, start: Start) -> CoefficientPrior:
-        prior = super()._motion_prior(layout, start)
-        precision = prior.precision.copy()
+    def _priors(self, layout: WindowLayout, start: Start) -> tuple[Term, ...]:
+        precision = np.zeros((FREE_COUNT, layout.degree + 1, 3))
         precision[2:, 1:] = _STIFF  # row 0: translation, row 1: the pelvis; column 0: the pose itself
-        mean = prior.mean.copy()
-        mean[2:, 1:] = 0
-        return replace(prior, mean=mean, precision=precision)
+        return (*super()._priors(layout, start), CoefficientPrior(np.zeros_like(precision), precision))
 
 
 def run_rigid_two(sequence: Sequence, settings: Settings) -> Prediction:
