@@ -28,53 +28,51 @@ class Usage:
 
 def play_live(sequence: Path, bag: Path, log_folder: Path, assignments: list[str], say: Callable[[str], None]) -> Usage:
     """Play `sequence` in real time through the pipeline, recording to `bag`. RuntimeError when a part fails."""
-    environment = _environment()
+    variables = environment()
     parameters = [w for a in assignments for w in ("-p", a.replace("=", ":=", 1))]
     recorder_command = ["blur_motion_ros.demo.recorder", str(bag)]
-    ready = Path(str(bag) + ".ready")
-    with (_process(recorder_command, environment, log_folder / "recorder.log", interrupt=True),
-          _process(["blur_motion_ros.nodes", "pipeline", "--ros-args", *parameters], environment,
+    with (process(recorder_command, variables, log_folder / "recorder.log", interrupt=True),
+          process(["blur_motion_ros.nodes", "pipeline", "--ros-args", *parameters], variables,
                    log_folder / "pipeline.log", interrupt=True) as pipeline):
         say("starting the pipeline")
-        _wait(ready.exists, START_S, "the pipeline does not get ready", pipeline, log_folder / "pipeline.log")
+        wait_ready(bag, pipeline, log_folder / "pipeline.log")
         say("playing in real time")
-        before, start = _cpu_seconds(pipeline.pid), time.monotonic()
-        _play(sequence, environment, log_folder / "player.log")
-        usage = Usage(_cpu_seconds(pipeline.pid) - before, time.monotonic() - start, _peak_mb(pipeline.pid))
+        before, start = cpu_seconds(pipeline.pid), time.monotonic()
+        _play(sequence, variables, log_folder / "player.log")
+        usage = Usage(cpu_seconds(pipeline.pid) - before, time.monotonic() - start, memory_mb(pipeline.pid, "VmHWM"))
         time.sleep(1.0)  # the last estimates
-    ready.unlink(missing_ok=True)
     return usage
 
 
 def _play(sequence: Path, environment: dict[str, str], log: Path) -> None:
     command = ["blur_motion_ros.nodes", "player", "--ros-args", "-p", f"input:={sequence}", "-p", "settle:=2.0"]
-    with _process(command, environment, log) as player:
+    with process(command, environment, log) as player:
         if player.wait() != 0:
             raise RuntimeError(f"the player failed: {_last_line(log)}")
 
 
 @contextmanager
-def _process(module: list[str], environment: dict[str, str], log: Path, interrupt: bool = False
+def process(module: list[str], environment: dict[str, str], log: Path, interrupt: bool = False
              ) -> Iterator[subprocess.Popen]:
     """Run `python -m module` with its output in `log`; `interrupt`: end it with SIGINT and require exit status 0."""
     with open(log, "w") as out:
-        process = subprocess.Popen([sys.executable, "-m", *module], env=environment, stdout=out,
+        child = subprocess.Popen([sys.executable, "-m", *module], env=environment, stdout=out,
                                    stderr=subprocess.STDOUT)
         try:
-            yield process
+            yield child
         finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+            if child.poll() is None:
+                child.send_signal(signal.SIGINT)
             try:
-                status = process.wait(STOP_S)
+                status = child.wait(STOP_S)
             except subprocess.TimeoutExpired:
-                process.kill()
-                status = process.wait()
+                child.kill()
+                status = child.wait()
     if interrupt and status != 0:
         raise RuntimeError(f"{module[0]} ended with status {status}: {_last_line(log)}")
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """An own DDS domain on this machine only, one thread per numeric library, and the packaged middleware profile."""
     from blur_motion_ros.nodes import specs
 
@@ -85,12 +83,15 @@ def _environment() -> dict[str, str]:
             "ROS_DOMAIN_ID": str(random.randint(20, 100)), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
-def _wait(condition: Callable[[], bool], seconds: float, complaint: str, process: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        if process.poll() is not None or time.monotonic() > end or "cannot start" in log.read_text(errors="replace"):
-            raise RuntimeError(f"{complaint}: {_last_line(log)}")
+def wait_ready(bag: Path, pipeline: subprocess.Popen, log: Path) -> None:
+    """Wait until the recorder has heard that the pipeline waits for images. RuntimeError when it never does."""
+    ready, end = Path(str(bag) + ".ready"), time.monotonic() + START_S
+    while not ready.exists():
+        failed = pipeline.poll() is not None or "cannot start" in log.read_text(errors="replace")
+        if failed or time.monotonic() > end:
+            raise RuntimeError(f"the pipeline does not get ready: {_last_line(log)}")
         time.sleep(0.1)
+    ready.unlink()
 
 
 def _last_line(log: Path) -> str:
@@ -98,7 +99,7 @@ def _last_line(log: Path) -> str:
     return lines[-1] if lines else f"see {log}"
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """User and system time of a process, s (0 where /proc is missing)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -107,10 +108,10 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _peak_mb(pid: int) -> float:
-    """Largest resident size of a process so far, MB (0 where /proc is missing)."""
+def memory_mb(pid: int, entry: str = "VmRSS") -> float:
+    """Resident size of a process now, or with 'VmHWM' its peak, MB (0 where /proc is missing)."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(entry)), 0.0)
