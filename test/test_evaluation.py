@@ -31,7 +31,7 @@ from blur_motion_ros.evaluation import (
 from blur_motion_ros.evaluation.ground_truth import GroundTruth, evaluated_folders, read_ground_truth
 from blur_motion_ros.evaluation.predictions import Prediction, read_prediction, save_prediction
 from blur_motion_ros.evaluation.rerender import alpha_agreement
-from blur_motion_ros.types import Exposure, Landmarks
+from blur_motion_ros.types import Exposure, Frame, Landmarks
 
 HERE = Path(__file__).resolve().parent
 SHARED_COLUMNS = [c for c in metrics.COLUMNS if c != "auc"]
@@ -391,3 +391,28 @@ def test_rigid_baselines_move_rigidly_and_ours_does_not():
     assert bending(rigid) < 0.002 < 0.05 < bending(methods.run_pipeline(short, Settings()))
     assert np.linalg.norm(rigid.smpl24[2, -1, 0] - rigid.smpl24[2, 0, 0]) > 0.02, "the runner moves on"
     assert rigid.alpha.shape[0] == 3 and (rigid.psnr > 5).all() and rigid.seconds > 0
+
+
+def test_a_learned_deblurring_network_fits_the_slot(tmp_path, monkeypatch):
+    """A network that swaps red and blue shows the channel order, the range and the layout that the slot uses."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
+    from blur_motion_ros.assets import ASSETS, cache_dir
+
+    if not all((cache_dir() / name).is_file() for name in ASSETS if name.endswith(".tflite")):
+        pytest.skip("pose networks are not in the cache; run blur-motion assets")
+    shape = [1, 3, "h", "w"]
+    gather = helper.make_node("Gather", ["image", "order"], ["out"], axis=1)
+    graph = helper.make_graph([gather], "swap", [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+                              [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)],
+                              [helper.make_tensor("order", TensorProto.INT64, [3], [2, 1, 0])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, tmp_path / "swap.onnx")
+    assert "deblur_onnx_held" not in [m.name for m in methods.select(None)]
+    with pytest.raises(ValueError, match="BLUR_MOTION_DEBLUR_ONNX"):
+        baselines.OnnxFrames(Settings())
+    monkeypatch.setenv("BLUR_MOTION_DEBLUR_ONNX", str(tmp_path / "swap.onnx"))
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    frame = Frame(image, Exposure(0, 0.03), Camera(30, 20, np.eye(3)))
+    assert np.array_equal(baselines.OnnxFrames(Settings()).prepare(frame, None), image[..., ::-1])

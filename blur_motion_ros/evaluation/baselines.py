@@ -78,6 +78,24 @@ class InitialiserFrames:
         return Skeleton.of(self._body, s.betas).forward_kinematics(turned, s.transl)[0]
 
 
+class VibeFrames(InitialiserFrames):
+    """The initialiser with the packaged temporal network (or the one that `initialiser.network` names)."""
+
+    def __init__(self, settings: Settings):
+        super().__init__(replace(settings, initialiser=replace(settings.initialiser, kind="vibe")))
+
+    @staticmethod
+    def available() -> bool:
+        """Whether the network comes with this installation."""
+        from blur_motion_ros.assets import AssetError, packaged
+        from blur_motion_ros.initialiser.vibe import LANDMARK_NETWORK
+
+        try:
+            return packaged(LANDMARK_NETWORK).is_file()
+        except AssetError:
+            return False
+
+
 # ---------------------------------------------------------------------------------------------- deblurring first
 
 
@@ -140,9 +158,14 @@ class OnnxFrames(BlazePoseFrames):
 
         super().__init__(settings)
         path = os.environ.get("BLUR_MOTION_DEBLUR_ONNX", "")
-        if not os.path.isfile(path):
+        if not self.available():
             raise ValueError(f"deblur_onnx needs a network; BLUR_MOTION_DEBLUR_ONNX is '{path}', not a file")
         self._network = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    @staticmethod
+    def available() -> bool:
+        """Whether a network is named."""
+        return os.path.isfile(os.environ.get("BLUR_MOTION_DEBLUR_ONNX", ""))
 
     def prepare(self, frame: Frame, plate: Plate | None) -> np.ndarray:
         value = frame.image.astype(np.float32).transpose(2, 0, 1)[None] / 255

@@ -36,12 +36,13 @@ class PerFrame(Protocol):
 class Method:
     """name: in tables and on the command line.  doc: one line.  run: sequence, settings -> prediction.
 
-    causal: it uses nothing from after the exposure's own frame."""
+    causal: it uses nothing from after the exposure's own frame.  available: whether the files it needs are here."""
 
     name: str
     doc: str
     run: Callable[[Sequence, Settings], Prediction]
     causal: bool = True
+    available: Callable[[], bool] = lambda: True
 
 
 def run_pipeline(sequence: Sequence, settings: Settings, adapt: Callable = lambda pipeline: None) -> Prediction:
@@ -108,10 +109,10 @@ def per_frame(sequence: Sequence, settings: Settings,
 
 
 def select(names: Iterable[str] | None) -> list[Method]:
-    """Methods by name (None: all that need nothing extra). ValueError lists the known ones."""
+    """Methods by name (None: all whose files are here). ValueError lists the known ones."""
     table = methods()
     if names is None:
-        return [m for m in table.values() if m.name != "deblur_onnx_held"]
+        return [m for m in table.values() if m.available()]
     unknown = [n for n in names if n not in table]
     if unknown:
         raise ValueError(f"unknown method '{unknown[0]}'; known: {', '.join(table)}")
@@ -124,6 +125,7 @@ def methods() -> dict[str, Method]:
 
     pairs = (("blazepose", "BlazePose per frame, root by reprojection", b.BlazePoseFrames),
              ("initialiser", "BlazePose registered to the body (our initialiser alone)", b.InitialiserFrames),
+             ("vibe", "the temporal network (VIBE) fused with the registration", b.VibeFrames),
              ("deblur_wiener", "Wiener deconvolution along the measured flow, then BlazePose", b.WienerFrames),
              ("deblur_rl", "Richardson-Lucy deconvolution along the measured flow, then BlazePose",
               b.RichardsonLucyFrames),
@@ -135,9 +137,9 @@ def methods() -> dict[str, Method]:
            Method("rigid_two_frames", "one rigid motion over two frames, same renderer (as in MfB)", b.run_rigid_two),
            Method("rigid_one_frame", "one rigid motion per frame, same renderer (as in SfB)", b.run_rigid_one)]
     for name, doc, make in pairs:
-        out.append(Method(f"{name}_held", f"{doc}; held", _Bound(held, make)))
-        if name != "deblur_onnx":
-            out.append(Method(f"{name}_interp", f"{doc}; interpolated", _Bound(interpolated, make), causal=False))
+        available = getattr(make, "available", Method.available)
+        out.append(Method(f"{name}_held", f"{doc}; held", _Bound(held, make), available=available))
+        out.append(Method(f"{name}_interp", f"{doc}; interpolated", _Bound(interpolated, make), False, available))
     return {m.name: m for m in out}
 
 
