@@ -133,7 +133,7 @@ def _plan(frames: SubFrames, body: FitBody, subframes: int, count: int):
     index = np.full(flat.shape, -1, np.int32)
     index[order] = np.arange(len(order))
     masks, firsts = np.unique(flat[order], return_index=True)
-    lasts = np.append(firsts[1:], len(order))
+    lasts = np.append(firsts[1:], len(order))[:len(firsts)]  # no pixel moves: no group
     groups = [(int(a), int(b), int(mask) >> len(LIMB_SLOTS), [i for i in range(len(LIMB_SLOTS)) if mask >> i & 1])
               for mask, a, b in zip(masks, firsts, lasts, strict=True)]
     return index.reshape(limbs.shape), source, near, len(order), groups
