@@ -3,7 +3,7 @@
 #   benchmarks/make_set.sh DIR        (needs the package anny, the CMU subset and the DeepMimic clips: docs/data.md)
 set -eu
 out=${1:?usage: make_set.sh DIR}
-synth="python3 -m blur_motion_ros.cli synth --out $out --set split=test --set candidates=6"
+synth="python3 -m blur_motion_ros.cli synth --out $out --set split=test --set candidates=6 --set body=anny"
 $synth --name walk   --seed 1000 --count 2 --clips walking
 $synth --name run    --seed 1100 --count 2 --clips running --set frames=18
 $synth --name arms   --seed 1200 --count 2 --clips washwindow punch --set frames=18
