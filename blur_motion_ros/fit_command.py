@@ -22,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exposure", metavar="S", help="open-shutter time of a video, s (or a JSON list of intervals)")
     parser.add_argument("--no-gt", action="store_true", help="do not open gt.npz even for the exposure times")
     parser.add_argument("--samples", type=int, default=9, help="instants per exposure in the output (default 9)")
+    parser.add_argument("--hindsight", type=int, default=2, metavar="N",
+                        help="later exposures that may correct an exposure's motion (default 2)")
+    parser.add_argument("--online", action="store_true",
+                        help="what the live node would have published: no hindsight")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     config.add_arguments(parser)
 
@@ -35,11 +39,14 @@ def run(args: argparse.Namespace) -> int:
 
     recording = sequence.read(args.input, args.camera, args.background, args.exposure, use_gt=not args.no_gt)
     settings = config.from_arguments(args)
-    settings = replace(settings, camera=replace(settings.camera, response=recording.response))
+    hindsight = 0 if args.online else max(args.hindsight, 0)
+    settings = replace(settings, camera=replace(settings.camera, response=recording.response),
+                       fit=replace(settings.fit, frames=max(settings.fit.frames, hindsight + 1)))
     pipeline = Pipeline(settings)
     if recording.plate is not None:
         pipeline.set_background(recording.plate)
     estimates = [pipeline.process(frame) for frame in tqdm(recording, disable=args.quiet, unit="frame")]
+    estimates = with_hindsight(estimates, hindsight)
     trajectories = [sample_exposure(pipeline, e, args.samples) for e in estimates]
     save(args.out, estimates, trajectories)
     print(summary(estimates, args.out))
@@ -49,6 +56,19 @@ def run(args: argparse.Namespace) -> int:
         write_overlay(args.overlay, recording, estimates, pipeline)
         print(f"overlay: {args.overlay}")
     return 0
+
+
+def with_hindsight(estimates: list[MotionEstimate], hindsight: int) -> list[MotionEstimate]:
+    """For every exposure the latest window, up to `hindsight` exposures on, that still contains it."""
+    best = []
+    for i, own in enumerate(estimates):
+        about = own.exposures[-1]
+        later = [e for e in estimates[i : i + hindsight + 1] if about in e.exposures and not e.status & Status.LOST]
+        chosen = later[-1] if later else own
+        keep = chosen.exposures[: chosen.exposures.index(about) + 1]
+        best.append(replace(chosen, exposures=keep, blur_rate=own.blur_rate, status=own.status & ~Status.COLD_START
+                            | chosen.status if chosen is not own else own.status))
+    return best
 
 
 def sample_exposure(pipeline, estimate: MotionEstimate, count: int) -> JointTrajectory:

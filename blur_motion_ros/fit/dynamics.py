@@ -16,6 +16,7 @@ from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, FREE_ROWS, Windo
 from blur_motion_ros.fit.priors import MotionStatistics
 from blur_motion_ros.motion import rotations
 
+ANYWHERE = 3.0  # m, rad: a pose nobody measured may be this far from where the fit began
 STATE = 2 * 3 * FREE_COUNT  # pose and velocity of every free slot
 
 
@@ -23,7 +24,7 @@ STATE = 2 * 3 * FREE_COUNT  # pose and velocity of every free slot
 class MotionPrior:
     """Bodies are still most of the time and fast now and then: a Student-t on the odd and even bends of every joint.
 
-    scale [21, K, 3]: t scales of the coefficients (order 0 is unused), freedom [21, K]: degrees of freedom;
+    scale [21, K, 3]: t scales of the coefficients (order 0: hardly any), freedom [21, K]: degrees of freedom;
     the joint's three axes share one weight.
     """
 
@@ -39,13 +40,15 @@ class MotionPrior:
         """
         slope, bend, slope_nu, bend_nu = _student(statistics, layout.end - layout.start)
         scale = np.full((FREE_COUNT, layout.degree + 1, 3), np.inf)
-        freedom = np.ones((FREE_COUNT, layout.degree + 1))
+        freedom = np.full((FREE_COUNT, layout.degree + 1), 1e3)
+        scale[:, 0] = ANYWHERE
         if not carried:
             scale[:, 1], freedom[:, 1] = slope[FREE_ROWS], slope_nu[FREE_ROWS]
         for order in range(2, layout.degree + 1):
             scale[:, order], freedom[:, order] = bend[FREE_ROWS], bend_nu[FREE_ROWS]
         scale[0] = scale[0].mean(-1, keepdims=True)  # mocap gives the pelvis' own axes
-        return MotionPrior(scale * widening, freedom)
+        scale[:, 1:] *= widening
+        return MotionPrior(scale, freedom)
 
     def cost(self, free: np.ndarray) -> float:
         squared = ((free / self.scale) ** 2).sum(-1)

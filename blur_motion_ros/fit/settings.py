@@ -32,6 +32,7 @@ class FitSettings:
     restart_cost: float = setting(300.0, "what beginning anew must gain over going on, in squared sigmas", low=0.0,
                                   high=1e6)
     measurement_weight: float = setting(1.0, "weight of the initialiser's pose", low=0.0, high=100.0)
+    short_motion: bool = setting(True, "one exposure per window: expect the motion that the learned prior expects")
     pose_prior_weight: float = setting(0.0, "weight of the static pose prior at mid-exposure", low=0.0, high=100.0)
     velocity_carry: float = setting(1.0, "share of the last velocity used past the previous window",
                                     low=0.0, high=1.0)

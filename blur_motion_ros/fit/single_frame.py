@@ -45,11 +45,10 @@ class SingleFrameFit(BlurFit):
         new.short_motion = short_motion
         return new
 
-    def _starts(self, observations, layout: WindowLayout) -> list[Start]:
-        starts = super()._starts(observations, layout)
-        if len(observations) > 1:
-            return starts
-        return [s if s.carried else replace(s, free=self._expected(s, layout)) for s in starts]
+    def _try(self, observations, layout: WindowLayout, start: Start):
+        if len(observations) == 1 and not start.carried:
+            start = replace(start, free=self._expected(start, layout))
+        return super()._try(observations, layout, start)
 
     def _priors(self, layout: WindowLayout, start: Start) -> tuple[Term, ...]:
         first, *others = super()._priors(layout, start)

@@ -179,9 +179,12 @@ class BlurFit:
         reference = BodyState(rotations.log(start.reference[0]), rotations.log(start.reference[1:]), self.betas,
                               start.reference_transl)
         self._carry = self._hand_on(layout, start, solution.free, normal)
+        status = self._status(layout, start.carried, blur, rms)
+        covariance = np.linalg.inv(total)
+        if status & Status.DIRECTION_UNDECIDED:
+            covariance += _reversal_spread(solution.free)
         self._last = MotionEstimate(layout.start, layout.end, layout.exposures, reference, solver.widen(solution.free),
-                                    free_indices(layout.degree), np.linalg.inv(total),
-                                    self._status(layout, start.carried, blur, rms), blur, rms)
+                                    free_indices(layout.degree), covariance, status, blur, rms)
         self._seen += 1
         return self._last
 
@@ -205,6 +208,12 @@ class BlurFit:
         if rms > self.settings.poor_fit:
             status |= Status.POOR_FIT
         return status
+
+
+def _reversal_spread(free: np.ndarray) -> np.ndarray:
+    """Covariance [n, n] of not knowing which way time runs: the motion or its reverse, equally likely."""
+    odd = 0.5 * (free - polynomials.reverse(free)).reshape(-1)
+    return np.outer(odd, odd)
 
 
 def make_target(observations: tuple[Observation, ...], size: int, settings: FitSettings, with_colour: bool) -> Target:
