@@ -22,7 +22,8 @@ class SynthSettings:
     supersample: int = setting(2, "samples per pixel side", low=1, high=4)
     split: str = setting("train", "which motions may be used", choices=("train", "test"))
     candidates: int = setting(4, "random stretches of motion of which the liveliest is filmed", low=1, high=100)
-    body: str = setting("free", "body that is drawn: the package's own, or (better: not the fitted one) anny's", choices=("anny", "free"))
+    body: str = setting("free", "body that is drawn: the package's own, or anny's (not the fitted one)",
+                        choices=("anny", "free"))
     place: str = setting("any", "background", choices=("any", "room", "yard", "photo"))
     response: str = setting("srgb", "camera response: srgb, linear, or a gamma")
     noise: float = setting(0.01, "sensor noise at mid grey, linear light, one standard deviation", low=0.0, high=0.2)
