@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -44,6 +45,23 @@ def recording(tmp_path_factory) -> Path:
     exposures = [Exposure(i / RATE, i / RATE + 0.02) for i in range(FRAMES)]
     return write_sequence(folder, images, Camera(640, 480, k), exposures, np.full((480, 640, 3), 7, np.uint8),
                           quality=0)
+
+
+def wait_for_handlers(pid: int) -> None:
+    """Until the process has installed its SIGINT handler (before that the interpreter itself answers)."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        caught = next(line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+                      if line.startswith("SigCgt"))
+        if int(caught, 16) >> (signal.SIGTERM - 1) & 1:  # SIGTERM: Python itself catches only SIGINT
+            return
+        time.sleep(0.01)
+
+
+def superseded(graph: Graph) -> int:
+    """Images that the nodes say they left out for newer ones (their latest diagnostics, summed)."""
+    latest = {s.name: {v.key: v.value for v in s.values} for m in graph.messages("/diagnostics") for s in m.status}
+    return sum(int(v.get("images_superseded", 0)) for v in latest.values())
 
 
 def play(recording: Path, log: Path, *parameters: str):
@@ -106,7 +124,9 @@ def test_player_to_trajectory_in_processes_of_their_own(graph, recording, tmp_pa
         graph.spin_for(0.5)
         assert player.returncode == 0
         messages = graph.messages(TRAJECTORY)
-        assert len(messages) >= FRAMES - 2  # newest wins: a stall of this machine may cost a frame, loss may not
+        # Newest wins: a slow machine supersedes images, and counts them; nothing may be lost on the way.
+        assert graph.spin(lambda: len(messages) + superseded(graph) >= FRAMES - 1, 5), superseded(graph)
+        assert len(messages) >= FRAMES // 4
         for m in messages:
             times, _, _, v, _ = read_trajectory(m)
             start_s = (stamp_ns(m.header) - stamp_ns(messages[0].header) // 10**9 * 10**9) / 1e9
@@ -140,13 +160,13 @@ def test_split_camera_captures_the_plate_for_the_fit(graph, recording, tmp_path)
 
 def test_interrupt_while_starting_exits_cleanly(tmp_path):
     """SIGINT at any moment, twice, gives status 0 and no traceback."""
-    for delay in (0.3, 1.0, 2.0):
+    for delay in (0.0, 0.3, 1.0, 2.0):
         node = start(["ros_standin_node"], tmp_path / "node.log")
+        wait_for_handlers(node.pid)
         time.sleep(delay)
         status = interrupt(node, times=2)
         text = (tmp_path / "node.log").read_text()
-        assert "Traceback" not in text or delay < 0.5, text  # before main() runs the interpreter itself may answer
-        assert status in ((0,) if delay > 0.5 else (0, 130, 1, -2)), text
+        assert status == 0 and "Traceback" not in text, f"{delay} s: {status}, {text}"
 
 
 @pytest.mark.long
