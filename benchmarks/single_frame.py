@@ -53,7 +53,8 @@ def main() -> None:
 def measure(folder: Path, every: int, prior: ShortMotionPrior, matting: str) -> dict[str, list]:
     recording = sequence.read(folder)
     settings = Settings()
-    settings = replace(settings, fit=replace(settings.fit, frames=1), matting=replace(settings.matting, method=matting))
+    settings = replace(settings, fit=replace(settings.fit, frames=1, short_motion=False),
+                       matting=replace(settings.matting, method=matting))
     plain, pipeline = Pipeline(settings), Pipeline(settings)
     pipeline._fit = SingleFrameFit.like(pipeline._fit, prior)
     for p in (plain, pipeline):

@@ -14,6 +14,7 @@ from blur_motion_ros.camera.camera import Camera, Crop
 from blur_motion_ros.camera.sampling import crop_map
 from blur_motion_ros.config import Settings
 from blur_motion_ros.fit.kinematics import FitBody
+from blur_motion_ros.fit.settings import FitSettings
 from blur_motion_ros.fit.window import BlurFit
 from blur_motion_ros.initialiser.base import Initialiser, make_initialiser
 from blur_motion_ros.matting import Matter, make_matter
@@ -52,7 +53,7 @@ class Pipeline:
         self._betas = np.zeros(10)
         self._mean_body = FitBody.of(self.body.rest_vertices(), self.body.rest_joints(), self.body.weights,
                                      self.body.parents, self.body.faces)
-        self._fit = BlurFit(self.settings.fit, self._fit_body(self._betas), self._betas)
+        self._fit = make_fit(self.settings.fit, self._fit_body(self._betas), self._betas)
         self._window: deque[Seen] = deque(maxlen=self.settings.fit.frames)
         self._missed = 0
 
@@ -159,6 +160,17 @@ class Pipeline:
     def _fit_body(self, betas: np.ndarray) -> FitBody:
         return self._mean_body.reshaped(self.body.rest_vertices(betas), self.body.rest_joints(betas),
                                         self.settings.fit.inflation)
+
+
+def make_fit(settings: FitSettings, body: FitBody, betas: np.ndarray) -> BlurFit:
+    """The blur fit; for windows of one exposure with the short-motion prior, where that is wanted."""
+    fit = BlurFit(settings, body, betas)
+    if settings.frames > 1 or not settings.short_motion:
+        return fit
+    from blur_motion_ros.fit.short_motion import ShortMotionPrior
+    from blur_motion_ros.fit.single_frame import SingleFrameFit
+
+    return SingleFrameFit.like(fit, ShortMotionPrior())
 
 
 def lost(exposure: Exposure) -> MotionEstimate:

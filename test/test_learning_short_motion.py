@@ -232,3 +232,43 @@ def test_shifted_term_is_the_term_around_its_mean():
     assert term.cost(mean) < term.cost(free)
     assert np.allclose(term.normal(mean)[1], 0)
     assert np.allclose(term.normal(free + mean)[1], prior.normal(free)[1])
+
+
+def test_single_frame_fit_moves_as_expected_where_the_image_says_nothing():
+    """Without evidence of motion, the fit answers what the prior expects; with two frames it is not asked."""
+    from dataclasses import replace
+
+    from blur_motion_ros.body import load_body
+    from blur_motion_ros.camera.camera import Crop
+    from blur_motion_ros.fit.kinematics import FitBody
+    from blur_motion_ros.fit.settings import FitSettings
+    from blur_motion_ros.fit.single_frame import SingleFrameFit
+    from blur_motion_ros.fit.window import BlurFit
+    from blur_motion_ros.types import Observation, PoseMeasurement
+
+    class Swing:
+        asked = 0
+
+        def correct(self, estimate):
+            self.asked += 1
+            coefficients = estimate.coefficients.copy()
+            coefficients[1 + 18, 1] = [0.0, 0.2, 0.0]
+            return replace(estimate, coefficients=coefficients)
+    swing = Swing()
+    model = load_body(None, lod="fit")
+    body = FitBody.of(model.rest_vertices(), model.rest_joints(), model.weights, model.parents, model.faces)
+    fit = SingleFrameFit.like(BlurFit(FitSettings(), body, np.zeros(10)), swing)
+    state = BodyState(np.array([np.pi, 0, 0]), np.zeros((23, 3)), np.zeros(10), np.array([0.0, 0.0, 3.0]))
+    blank, nothing = np.zeros((64, 64, 3), np.float32), np.zeros((64, 64), np.float32)
+    crop = Crop(np.array([[64.0, 0, 32], [0, 64.0, 32], [0, 0, 1]]), 64)
+
+    def observation(i):
+        measured = PoseMeasurement(i / 30 + 0.015, state, 0.01 * np.eye(75), None, 1.0)
+        return Observation(Exposure(i / 30, i / 30 + 0.03), crop, blank, blank, nothing, nothing + np.inf, measured)
+    elbow = fit.update((observation(0),)).coefficients[1 + 18]
+    assert np.allclose(elbow[1], [0, 0.2, 0], atol=0.03), elbow
+    assert swing.asked > 0
+    fit.reset()
+    swing.asked = 0
+    still = fit.update((observation(0), observation(1))).coefficients[1 + 18]
+    assert swing.asked == 0 and np.abs(still[1]).max() < 0.02

@@ -52,6 +52,7 @@ class ShortMotionNet(nn.Module):
         """sigma [2, 23, 3]: deviations of c_1 and c_2 in windows of 2/30 s."""
         super().__init__()
         self.register_buffer("sigma", sigma)
+        self.register_buffer("members", limb_masks(), persistent=False)
         self.judge = Trunk(width)
         self.whole = nn.Linear(width, 1)
         self.limbs = nn.Linear(width, len(LIMBS))
@@ -63,9 +64,13 @@ class ShortMotionNet(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, rotmats: Tensor, motion: Tensor, duration: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """-> logits real [B] and limbs [B, 5], corrected rotations [B, 22, 3, 3] and motion [B, 2, 23, 3]."""
+        """-> logits real [B] and limbs [B, 5], corrected rotations [B, 22, 3, 3] and motion [B, 2, 23, 3].
+
+        Each limb is corrected by the share that the discriminator doubts it: what is right is better left alone.
+        """
         whole, limbs = self.discriminate(rotmats, motion, duration)
-        turned, changed = self.correct(rotmats, motion, duration)
+        doubt = torch.sigmoid(-limbs) @ self.members
+        turned, changed = self._corrected(rotmats, motion, duration, doubt)
         return whole, limbs, turned, changed
 
     def discriminate(self, rotmats: Tensor, motion: Tensor, duration: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,13 +79,19 @@ class ShortMotionNet(nn.Module):
         return self.whole(x)[:, 0], self.limbs(x)
 
     def correct(self, rotmats: Tensor, motion: Tensor, duration: Tensor) -> tuple[Tensor, Tensor]:
+        """The corrector alone, everywhere in full: what is trained."""
+        return self._corrected(rotmats, motion, duration, torch.ones_like(rotmats[:, :, 0, 0]))
+
+    def _corrected(self, rotmats: Tensor, motion: Tensor, duration: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """share [B, 22]: of the correction, for each joint (the translation goes with the pelvis)."""
         pose, down, scaled, log_duration = self.inputs(rotmats, motion, duration)
         x = self.corrector(pose, down, scaled, log_duration)
         turn = torch.tanh(self.turn(x)).view(-1, 21, 3)  # at most one radian
-        local = rotmats[:, 1:] @ rotations_torch.exp(turn)
+        local = rotmats[:, 1:] @ rotations_torch.exp(turn * share[:, 1:, None])
         change = self.change(x).view(-1, 2, 23, 3)
         unit = self.sigma[None] * self._ratio(duration)
-        return torch.cat([rotmats[:, :1], local], 1), motion + change * unit
+        rows = torch.cat([share[:, :1], share], 1)[:, None, :, None]
+        return torch.cat([rotmats[:, :1], local], 1), motion + change * unit * rows
 
     def inputs(self, rotmats: Tensor, motion: Tensor, duration: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         pose = rotmats[:, 1:, :, :2].flatten(2)

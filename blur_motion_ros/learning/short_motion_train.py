@@ -228,7 +228,7 @@ def corrections(net: sm.ShortMotionNet, real: Tensor, motion: Tensor, duration: 
     noise = 0.2 * torch.randn(len(real), 21, 3, generator=generator)
     cases["pose_noise_0.2"] = (torch.cat([real[:, :1], real[:, 1:] @ sm.rotations_torch.exp(noise)], 1), motion)
     for name, (turned, moved) in cases.items():
-        fixed = net.correct(turned, moved, duration)
+        fixed = net(turned, moved, duration)[2:]
         before = differences((turned, moved), (real, motion), duration, offsets)
         after = differences(fixed, (real, motion), duration, offsets)
         out[f"{name}_mpjpe_mm"] = [before[0], after[0]]
