@@ -27,8 +27,8 @@ class FitSettings:
                                  low=0.0, high=1.0)
     motion_widening: float = setting(6.0, "spread of human motion, as a multiple of everyday mocap",
                                      low=0.1, high=100.0)
-    restart_above: float = setting(250.0, "squared distance of the initialiser's pose (63: as expected) above which the "
-                                   "window is also started from it, and the better result kept", low=0.0, high=1e9)
+    restart_above: float = setting(250.0, "squared distance of the initialiser's pose (63: as expected) above which "
+                                   "the window is also started from it, and the better result kept", low=0.0, high=1e9)
     restart_cost: float = setting(300.0, "what beginning anew must gain over going on, in squared sigmas", low=0.0,
                                   high=1e6)
     measurement_weight: float = setting(1.0, "weight of the initialiser's pose", low=0.0, high=100.0)
@@ -42,6 +42,7 @@ class FitSettings:
     margin: float = setting(0.15, "border around the person's box, as a share of it", low=0.0, high=1.0)
     patience: int = setting(3, "frames a person may go unseen by the initialiser before the track is given up",
                             unit="frames", low=0, high=100)
+    stillness: bool = setting(True, "hold what does not change between two exposures")
     low_blur: float = setting(0.1, "blur rate below which velocity is not measured from blur", low=0.0, high=1.0)
     poor_fit: float = setting(3.0, "root mean square image residual (expected noise = 1) called a poor fit",
                               unit="sigma", low=0.1, high=100.0)

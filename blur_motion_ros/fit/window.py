@@ -15,6 +15,7 @@ from blur_motion_ros.fit.kinematics import FitBody
 from blur_motion_ros.fit.layout import FREE_ROWS, WindowLayout, free_indices
 from blur_motion_ros.fit.priors import MotionStatistics, PosePrior, load_motion_statistics
 from blur_motion_ros.fit.settings import FitSettings
+from blur_motion_ros.fit.stillness import still_prior
 from blur_motion_ros.motion import polynomials, rotations
 from blur_motion_ros.types import BodyState, Exposure, MotionEstimate, Observation, PoseMeasurement, Status
 
@@ -90,14 +91,27 @@ class BlurFit:
         hypothesis, free = self._coarse(observations, layout)
         if hypothesis is None:
             return None
+        held = False
         for with_colour in (True,) if self._coloured else (True, True):
             problem = self._problem(observations, layout, hypothesis, self.settings.size, with_colour)
+            if self.settings.stillness and not held:
+                problem, hypothesis = self._hold_still(problem, hypothesis, free)
+                held = True
             solution = solver.solve(problem, free, self._steps(hypothesis))
             free = solution.free
             if not self._coloured or (with_colour and self._seen % self.settings.colour_every == 0):
                 self._update_colours(problem, solution)
         self._coloured = True
         return self._finish(observations, layout, hypothesis.start, problem, solution)
+
+    def _hold_still(self, problem: solver.Problem, hypothesis: Hypothesis, free: np.ndarray
+                    ) -> tuple[solver.Problem, Hypothesis]:
+        problem.evaluate(free)  # draws the window
+        prior = still_prior(self.body, problem.layout, problem.target, problem.workspace.frames)
+        if prior is None:
+            return problem, hypothesis
+        priors = hypothesis.priors + (prior,)
+        return replace(problem, priors=priors), replace(hypothesis, priors=priors)
 
     # -- where to start ------------------------------------------------------------------------------------------
 
