@@ -7,7 +7,6 @@ import hashlib
 import json
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from scipy.spatial.transform import Rotation  # noqa: E402
 
 from blur_motion_ros.assets import AssetError, packaged  # noqa: E402
 from blur_motion_ros.body import load_body  # noqa: E402
-from blur_motion_ros.body.joints import BLAZEPOSE33_MIRROR  # noqa: E402
+from blur_motion_ros.body.joints import BLAZEPOSE33_MIRROR, SMPL24_MIRROR  # noqa: E402
 from blur_motion_ros.camera.camera import Camera  # noqa: E402
 from blur_motion_ros.data.mocap import PARENTS, MotionClip, forward  # noqa: E402
 from blur_motion_ros.initialiser import vibe  # noqa: E402
@@ -79,6 +78,13 @@ def landmarks(points, world=None):
                      np.zeros((2, 3)), box)
 
 
+def start(at=(0.0, 0.0, 4.0), turn=None):
+    """A registered body standing upright before the camera."""
+    local = np.tile(np.eye(3), (24, 1, 1))
+    local[0] = np.diag([1.0, -1, -1]) if turn is None else turn @ np.diag([1.0, -1, -1])
+    return vl.Start(local, np.zeros(10), np.array(at))
+
+
 def person(at=(0.0, 0.0, 4.0), seed=0):
     """[33, 3] m: a standing body's landmarks around `at`."""
     body = load_body()
@@ -104,10 +110,11 @@ def test_features_do_not_depend_on_where_the_person_stands_on_a_circle_about_the
     """Turning the whole scene about the camera's y axis turns the view with it: same features but for the bearing."""
     turn = Rotation.from_euler("y", 20, degrees=True).as_matrix()
     a = person()
-    fa, va = vl.features_of(landmarks(a), CAMERA, 0.0, 0.03)
+    fa, va = vl.features_of(landmarks(a), CAMERA, 0.0, 0.03, start())
     moved = a @ turn.T
-    fb, vb = vl.features_of(landmarks(moved, a - a[23:25].mean(0)), CAMERA, 0.0, 0.03)
-    np.testing.assert_allclose(fa[:198], fb[:198], atol=0.02)  # pitch after yaw: equal to first order of the height
+    fb, vb = vl.features_of(landmarks(moved, a - a[23:25].mean(0)), CAMERA, 0.0, 0.03, start(turn @ [0, 0, 4], turn))
+    np.testing.assert_allclose(fa[:198], fb[:198], atol=0.02)
+    np.testing.assert_allclose(fa[204:], fb[204:], atol=0.03)  # pitch after yaw: equal to first order of the height
     assert va.size == pytest.approx(vb.size, rel=0.01)
     np.testing.assert_allclose(vb.rotation.T @ [0, 0, 1], turn @ va.rotation.T @ [0, 0, 1], atol=0.01)
 
@@ -117,7 +124,7 @@ def test_intrinsics_are_used_up_before_the_network():
     other = Camera(1280, 960, np.array([[900.0, 0, 700], [0, 900, 400], [0, 0, 1]]), np.array([-0.1, 0.02, 0, 0, 0]))
     mine = landmarks(points)
     theirs = dataclasses.replace(mine, image=other.project(points))
-    a, b = vl.features_of(mine, CAMERA, 0.0, 0.03)[0], vl.features_of(theirs, other, 0.0, 0.03)[0]
+    a, b = (vl.features_of(m, c, 0.0, 0.03, start())[0] for m, c in ((mine, CAMERA), (theirs, other)))
     np.testing.assert_allclose(a, b, atol=1e-4)
 
 
@@ -131,8 +138,12 @@ def test_weak_perspective_of_a_view_is_metric_and_inverts():
 def test_mirrored_features_are_the_features_of_the_mirrored_scene():
     points = person((0.5, 0.2, 3.0), seed=4)
     flipped = (points * [-1, 1, 1])[list(BLAZEPOSE33_MIRROR)]
-    a = vl.features_of(landmarks(points), CAMERA, 0.03, 0.02)[0]
-    b = vl.features_of(landmarks(flipped), CAMERA, 0.03, 0.02)[0]
+    mine = start((0.5, 0.2, 3.0), Rotation.from_euler("yx", [0.5, 0.2]).as_matrix())
+    mine.local[16] = Rotation.from_rotvec([0.3, -0.5, -1.0]).as_matrix()
+    flip = np.diag([-1.0, 1, 1])
+    theirs = vl.Start(flip @ mine.local[list(SMPL24_MIRROR)] @ flip, mine.betas, mine.pelvis * [-1, 1, 1])
+    a = vl.features_of(landmarks(points), CAMERA, 0.03, 0.02, mine)[0]
+    b = vl.features_of(landmarks(flipped), CAMERA, 0.03, 0.02, theirs)[0]
     np.testing.assert_allclose(vl.mirror_features(a[None])[0], b, atol=1e-5)
     np.testing.assert_allclose(vl.mirror_features(vl.mirror_features(a[None]))[0], a)
 
@@ -176,15 +187,35 @@ def test_a_stream_forgets_after_a_gap_and_on_reset():
     stream = vibe.LandmarkStream(small())
     seen = landmarks(person())
     frames = [Frame(IMAGE, Exposure(t, t + 0.02), CAMERA) for t in (0.0, 0.033, 0.066, 5.0)]
-    first, _, third, late = (stream.step(f, seen) for f in frames)
+    first, _, third, late = (stream.step(f, seen, start()) for f in frames)
     assert np.abs(first.local - third.local).max() > 1e-6
     np.testing.assert_allclose(late.local, first.local, atol=1e-6)
     stream.reset()
-    np.testing.assert_allclose(stream.step(frames[1], seen).betas, first.betas, atol=1e-6)
+    np.testing.assert_allclose(stream.step(frames[1], seen, start()).betas, first.betas, atol=1e-6)
+
+
+def test_the_landmark_network_needs_a_registration():
+    with pytest.raises(ValueError, match="start is missing"):
+        vibe.LandmarkStream(small()).step(Frame(IMAGE, Exposure(0, 0.02), CAMERA), landmarks(person()))
+
+
+def test_an_untrained_correction_of_nothing_returns_the_registration():
+    """With zero output layers the network is the identity on its start, in whatever view."""
+    model = small()
+    for head in (model.vibe.regressor.decpose, model.vibe.regressor.decshape, model.vibe.regressor.deccam):
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.zeros_(head.bias)
+    at = np.array([1.0, -0.4, 3.5])
+    begin = start(at, Rotation.from_euler("yx", [0.7, 0.3]).as_matrix())
+    begin.local[18] = Rotation.from_rotvec([0, -1.2, 0]).as_matrix()
+    out = vibe.LandmarkStream(model).step(Frame(IMAGE, Exposure(0, 0.02), CAMERA), landmarks(person(at)), begin)
+    np.testing.assert_allclose(out.local, begin.local, atol=1e-5)
+    np.testing.assert_allclose(out.pelvis, at, atol=1e-4)
 
 
 def test_stream_output_is_a_body_in_the_camera_frame_with_a_proper_covariance():
-    out = vibe.LandmarkStream(small()).step(Frame(IMAGE, Exposure(0, 0.02), CAMERA), landmarks(person((1.2, 0, 4.0))))
+    out = vibe.LandmarkStream(small()).step(Frame(IMAGE, Exposure(0, 0.02), CAMERA), landmarks(person((1.2, 0, 4.0))),
+                                                start((1.2, 0, 4.0)))
     np.testing.assert_allclose(out.local @ np.swapaxes(out.local, 1, 2), np.tile(np.eye(3), (24, 1, 1)), atol=1e-5)
     assert np.linalg.eigvalsh(out.covariance).min() > 0
     assert out.pelvis[0] / out.pelvis[2] == pytest.approx(0.3, abs=0.2)  # in the direction of the person
@@ -400,10 +431,9 @@ def test_packaged_network_places_a_standing_person():
     """Noise-free landmarks of a body 4 m away: distance, facing and upright within what the network promises."""
     stream = vibe.LandmarkStream.load(network())
     points = person((0.3, 0.1, 4.0))
-    began = time.process_time()
     for i in range(15):
-        out = stream.step(Frame(IMAGE, Exposure(i / 30, i / 30 + 0.01), CAMERA, i), landmarks(points))
-    assert time.process_time() - began < 15 * 0.02
+        frame = Frame(IMAGE, Exposure(i / 30, i / 30 + 0.01), CAMERA, i)
+        out = stream.step(frame, landmarks(points), start((0.3, 0.1, 4.0)))
     assert np.linalg.norm(out.pelvis - [0.3, 0.1, 4.0]) < 0.6
     assert out.local[0, 1, 1] < -0.9  # the body's up is the camera's -y
     assert out.local[0, 2, 2] < -0.7  # facing the camera

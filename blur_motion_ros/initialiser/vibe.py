@@ -15,7 +15,7 @@ import numpy as np
 
 from blur_motion_ros.body import BodyModel
 from blur_motion_ros.camera.camera import Camera
-from blur_motion_ros.initialiser.vibe_landmarks import features_of, view_translation
+from blur_motion_ros.initialiser.vibe_landmarks import Start, features_of, view_translation
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.types import BodyState, Frame, Landmarks, Plate, PoseMeasurement
 
@@ -43,7 +43,7 @@ class StreamOutput:
 class Stream(Protocol):
     """A network that is fed one frame after another."""
 
-    def step(self, frame: Frame, landmarks: Landmarks) -> StreamOutput: ...
+    def step(self, frame: Frame, landmarks: Landmarks, start: Start | None = None) -> StreamOutput: ...
 
     def reset(self) -> None: ...
 
@@ -82,15 +82,17 @@ class LandmarkStream:
         self._state, self._time = None, None
         self._shape.reset()
 
-    def step(self, frame: Frame, landmarks: Landmarks) -> StreamOutput:
-        """One frame on. The frame's image is not looked at."""
+    def step(self, frame: Frame, landmarks: Landmarks, start: Start | None = None) -> StreamOutput:
+        """One frame on: landmarks and their registration. The frame's image is not looked at."""
         import torch
 
         time = frame.exposure.middle
         if self._time is not None and not 0 < time - self._time < _GAP:
             self.reset()
         gap = 0.0 if self._time is None else time - self._time
-        x, view = features_of(landmarks, frame.camera, gap, frame.exposure.duration)
+        if start is None:
+            raise ValueError("start is missing: the landmark network corrects a registration; give it one")
+        x, view = features_of(landmarks, frame.camera, gap, frame.exposure.duration, start)
         with torch.inference_mode():
             p, self._state = self._network(torch.from_numpy(x)[None, None], self._state)
         self._time = time
@@ -119,7 +121,7 @@ class ImageStream:
         self._state = None
         self._shape.reset()
 
-    def step(self, frame: Frame, landmarks: Landmarks) -> StreamOutput:
+    def step(self, frame: Frame, landmarks: Landmarks, start: Start | None = None) -> StreamOutput:
         """One frame on: crop around the person's box, network, camera lifted with the true crop."""
         import torch
 
@@ -140,18 +142,24 @@ class ImageStream:
 class VibeInitialiser:
     """Finds and follows one person, and measures their body with a VIBE stream (see `initialiser.base.Initialiser`).
 
-    register: registration of the same landmarks (`landmark.Registrar`), fused with the network's answer as Gaussians;
-    None leaves the network alone. sides: `sides.SideKeeper` for the registration.
+    tracker: `person.PersonTracker`; register: `landmark.Registrar` of the same landmarks; sides: `sides.SideKeeper`.
+    The landmark network starts from the registration and replaces it; the image network's answer, which knows nothing
+    of the landmarks, is fused with it as a Gaussian.
     """
 
     def __init__(self, tracker: Any, stream: Stream, body: BodyModel, register: Any = None, sides: Any = None):
+        from blur_motion_ros.initialiser.kinematics import LandmarkBody
+        from blur_motion_ros.initialiser.landmark import Registrar
+        from blur_motion_ros.initialiser.sides import SideKeeper
+
         self._tracker, self._stream, self._body = tracker, stream, body
-        self._register, self._sides = register, sides
+        self._register = register or Registrar(LandmarkBody.of(body))
+        self._sides = sides or SideKeeper()
+        self._fused = isinstance(stream, ImageStream)
 
     def reset(self) -> None:
         """Forget whom we followed and how they moved."""
-        self._stream.reset()
-        for part in (self._tracker, self._register, self._sides):
+        for part in (self._tracker, self._stream, self._register, self._sides):
             if part is not None:
                 part.reset()
 
@@ -159,20 +167,27 @@ class VibeInitialiser:
         """The body at mid exposure, or None where nobody is found. plate: clean background under this frame's light."""
         landmarks = self._tracker.track(frame.image, plate)
         if landmarks is None:
-            if self._register is not None:
-                self._register.forget_pose()
-                self._sides.reset()
+            self._register.forget_pose()
+            self._sides.reset()
             return None
         return self.of_landmarks(frame, landmarks)
 
     def of_landmarks(self, frame: Frame, landmarks: Landmarks) -> PoseMeasurement:
         """The measurement where the landmarks are known already."""
-        out = self._stream.step(frame, landmarks)
-        if self._register is not None:
-            return fuse(self._register(self._sides.correct(landmarks), frame), out, self._body)
-        state = state_of(out, self._body)
-        return PoseMeasurement(frame.exposure.middle, state, out.covariance, landmarks,
+        landmarks = self._sides.correct(landmarks)
+        registered = self._register(landmarks, frame)
+        out = self._stream.step(frame, landmarks, start_of(registered.state, self._body))
+        if self._fused:
+            return fuse(registered, out, self._body)
+        return PoseMeasurement(frame.exposure.middle, state_of(out, self._body), out.covariance, landmarks,
                                reprojection_error(out, self._body, frame.camera, landmarks))
+
+
+def start_of(state: BodyState, body: BodyModel) -> Start:
+    """A registered state as the network takes it."""
+    vectors = np.concatenate([np.reshape(state.global_orient, (1, 3)), np.reshape(state.body_pose, (23, 3))])
+    return Start(rotations.exp(vectors.astype(float)), np.asarray(state.betas, float),
+                 body.rest_joints(state.betas)[0] + state.transl)
 
 
 def fuse(registered: PoseMeasurement, out: StreamOutput, body: BodyModel, trust: float = 1.0) -> PoseMeasurement:

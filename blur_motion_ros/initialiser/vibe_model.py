@@ -143,9 +143,9 @@ class TemporalEncoder(nn.Module):
 class Regressor(nn.Module):
     """Iterative error feedback from mean parameters to SMPL pose (6D), shape and weak-perspective camera.
 
-    forward: features [N, F], start pose [N, 144] or None for the mean -> SmplPrediction. The mean parameters are
-    buffers `init_pose` [1, 144], `init_shape` [1, 10], `init_cam` [1, 3], loaded from `smpl_mean_params.npz` or a
-    checkpoint.
+    forward: features [N, F], start [N, 157] (pose 6D, shape, camera) or None for the mean -> SmplPrediction. The mean
+    parameters are buffers `init_pose` [1, 144], `init_shape` [1, 10], `init_cam` [1, 3], loaded from
+    `smpl_mean_params.npz` or a checkpoint.
     """
 
     def __init__(self, sizes: RegressorSizes = RegressorSizes()):
@@ -167,9 +167,9 @@ class Regressor(nn.Module):
 
     def forward(self, features: Tensor, start: Tensor | None = None) -> SmplPrediction:
         n = features.shape[0]
-        pose = self.init_pose.expand(n, -1) if start is None else start
-        shape = self.init_shape.expand(n, -1)
-        cam = self.init_cam.expand(n, -1)
+        if start is None:
+            start = torch.cat([self.init_pose, self.init_shape, self.init_cam], 1).expand(n, -1)
+        pose, shape, cam = start[:, :144], start[:, 144:154], start[:, 154:]
         for _ in range(self.iterations):
             h = torch.cat([features, pose, shape, cam], 1)
             h = self.drop2(self.fc2(self.drop1(self.fc1(h))))

@@ -92,13 +92,11 @@ def methods(network: Path | None) -> dict[str, Callable[[], Measure]]:
         register, sides = Registrar(LandmarkBody.of(body)), SideKeeper()
         return lambda frame, seen: joints_of(register(sides.correct(seen), frame).state, body)
 
-    def vibe(fused: bool) -> Measure:
-        parts = (Registrar(LandmarkBody.of(body)), SideKeeper()) if fused else ()
-        initialiser = VibeInitialiser(None, LandmarkStream.load(network), body, *parts)
+    def vibe() -> Measure:
+        initialiser = VibeInitialiser(None, LandmarkStream.load(network), body)
         return lambda frame, seen: joints_of(initialiser.of_landmarks(frame, seen).state, body)
 
-    return {"BlazePose": blazepose, "registration": registration, "VIBE": lambda: vibe(False),
-            "VIBE + registration": lambda: vibe(True)}
+    return {"BlazePose": blazepose, "registration": registration, "VIBE": vibe}
 
 
 def score_recordings(data: Path, network: Path | None, most: int = 0) -> dict[str, dict[str, dict]]:

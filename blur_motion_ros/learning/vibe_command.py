@@ -124,16 +124,17 @@ def make_trainer(args: argparse.Namespace):
     recordings = Recordings.load(list((args.data / "train").glob("*.npz")))
     if args.sequences:
         recordings = recordings.select(np.arange(min(args.sequences, len(recordings))))
-    plain = examples_of(recordings)
+    plain = examples_of(recordings, args.data / f"registered_train_{len(recordings)}.npz")
     train = joined(plain, mirrored(plain))
     clips = load_training_clips("train", args.mocap, args.deepmimic)
     if args.simulate:
-        train = joined(train, simulated(recordings, clips, args.simulate, args.seed))
+        kept = args.data / f"simulated_{args.simulate}_{args.seed}_{len(recordings)}.npz"
+        train = joined(train, simulated(recordings, clips, args.simulate, args.seed, kept))
     motion = clip_windows(clips, WINDOW, 25.0, WINDOW // 2)
     return Trainer(settings, train, motion, load_skeleton(), args.out)
 
 
-def simulated(recordings, clips: list, count: int, seed: int):
+def simulated(recordings, clips: list, count: int, seed: int, cache: Path):
     """Examples of motions that were not rendered, seen with the noise of those that were."""
     from blur_motion_ros.body import load_body
     from blur_motion_ros.learning.vibe_data import examples_of
@@ -142,8 +143,8 @@ def simulated(recordings, clips: list, count: int, seed: int):
 
     body = load_body()
     noise, _, _ = measure(recordings, body)
-    clips = clips + random_clips(len(clips), seed)
-    return examples_of(simulate(clips, body, noise, count, seed, recordings.score.shape[1]))
+    clips = clips + random_clips(2 * len(clips) // 3, seed)
+    return examples_of(simulate(clips, body, noise, count, seed, recordings.score.shape[1]), cache)
 
 
 def joined(a, b):
@@ -154,7 +155,8 @@ def joined(a, b):
 def test_examples(data: Path):
     from blur_motion_ros.learning.vibe_data import Recordings, examples_of
 
-    return examples_of(Recordings.load(list((data / "test").glob("*.npz"))))
+    recordings = Recordings.load(list((data / "test").glob("*.npz")))
+    return examples_of(recordings, data / f"registered_test_{len(recordings)}.npz")
 
 
 def score(model, examples, body) -> dict[str, Any]:

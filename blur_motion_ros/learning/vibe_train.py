@@ -57,7 +57,6 @@ class Trainer:
         self.settings, self.train, self.motion, self.body, self.out = settings, train, motion, body, Path(out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.model = LandmarkVibe(settings.sizes)
-        set_rest_bones(self.model, body)
         set_mean_pose(self.model, train)
         set_input_scale(self.model, train)
         self.optimiser = torch.optim.AdamW(self.model.parameters(), settings.rate, weight_decay=1e-4)
@@ -99,10 +98,10 @@ class Trainer:
     def _predict(self, features: Tensor) -> LandmarkPrediction:
         """The model's forward pass, its learned part in bfloat16."""
         with torch.no_grad():
-            inputs, start = self.model.geometry(features)
+            inputs, start, root = self.model.geometry(features)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.half):
             p, log_sigma, _ = self.model.network(inputs, start)
-        return self.model.compose(type(p)(*(x.float() for x in p)), log_sigma.float(), start)
+        return self.model.compose(type(p)(*(x.float() for x in p)), log_sigma.float(), root)
 
     def _prior_loss(self, fake: Tensor, terms: dict[str, Tensor]) -> Tensor:
         s = self.settings
@@ -182,13 +181,6 @@ def schedule(step: int, steps: int) -> float:
     """Warm up over 100 steps, then a cosine to 2 %."""
     warm = min(1.0, (step + 1) / 100)
     return float(warm * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(1.0, step / steps)))))
-
-
-def set_rest_bones(model: LandmarkVibe, body: losses.Skeleton) -> None:
-    """Limb directions of the mean body's rest pose."""
-    pairs = [(1, 4), (2, 5), (4, 7), (5, 8), (16, 18), (17, 19), (18, 20), (19, 21)]
-    bones = torch.stack([body.template[b] - body.template[a] for a, b in pairs])
-    model.rest_bones.copy_(bones / bones.norm(dim=-1, keepdim=True))
 
 
 def set_input_scale(model: LandmarkVibe, train: Examples) -> None:
