@@ -14,6 +14,7 @@ from blur_motion_ros.camera.camera import Camera, Crop
 from blur_motion_ros.camera.sampling import crop_map
 from blur_motion_ros.config import Settings
 from blur_motion_ros.fit.kinematics import FitBody
+from blur_motion_ros.fit.priors import load_pose_prior
 from blur_motion_ros.fit.settings import FitSettings
 from blur_motion_ros.fit.window import BlurFit
 from blur_motion_ros.initialiser.base import Initialiser, make_initialiser
@@ -164,7 +165,7 @@ class Pipeline:
 
 def make_fit(settings: FitSettings, body: FitBody, betas: np.ndarray) -> BlurFit:
     """The blur fit; for windows of one exposure with the short-motion prior, where that is wanted."""
-    fit = BlurFit(settings, body, betas)
+    fit = BlurFit(settings, body, betas, load_pose_prior() if settings.pose_prior_weight > 0 else None)
     if settings.frames > 1 or not settings.short_motion:
         return fit
     from blur_motion_ros.fit.short_motion import ShortMotionPrior
