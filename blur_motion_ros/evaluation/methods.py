@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -19,9 +19,13 @@ from blur_motion_ros.config import Settings
 from blur_motion_ros.data.sequence import Sequence
 from blur_motion_ros.evaluation.predictions import Prediction
 from blur_motion_ros.evaluation.rerender import Rerendered, rerender
-from blur_motion_ros.types import Exposure, Frame, Plate
+from blur_motion_ros.types import Exposure, Frame, JointTrajectory, MotionEstimate, Plate
+
+if TYPE_CHECKING:
+    from blur_motion_ros.pipeline import Pipeline
 
 SAMPLES = 9  # instants per exposure
+HINDSIGHT = 2  # later exposures that may correct one, the default of `blur-motion fit`
 
 
 class PerFrame(Protocol):
@@ -46,27 +50,33 @@ class Method:
 
 
 def run_pipeline(sequence: Sequence, settings: Settings, adapt: Callable = lambda pipeline: None) -> Prediction:
-    """The product's own pipeline over a sequence. adapt: changes the pipeline before the first frame."""
-    from blur_motion_ros.pipeline import Pipeline
-    from blur_motion_ros.trajectory import sample
-
-    settings = replace(settings, camera=replace(settings.camera, response=sequence.response))
-    pipeline = Pipeline(settings)
+    """The product's own pipeline over a sequence, as the live node runs it. adapt: changes the pipeline beforehand."""
+    pipeline = _pipeline(sequence, settings)
     adapt(pipeline)
-    if sequence.plate is not None:
-        pipeline.set_background(sequence.plate)
     tracks, pictures, spent = [], [], 0.0
     for frame in sequence:
         began = time.process_time()
         estimate = pipeline.process(frame)
         spent += time.process_time() - began
-        tracks.append(sample(estimate, pipeline.skeleton, _instants(frame.exposure)))
+        tracks.append(_sampled(pipeline, estimate))
         if sequence.plate is not None:
             pictures.append(rerender(pipeline, estimate, frame, sequence.plate))
-    joints = np.stack([t.positions for t in tracks])
-    return Prediction(np.stack([t.times for t in tracks]), lsp14(joints), joints,
-                      np.stack([t.position_covariance for t in tracks]), spent / max(len(tracks), 1),
-                      *_stacked(pictures))
+    return _of_tracks(tracks, pictures, spent)
+
+
+def run_offline(sequence: Sequence, settings: Settings) -> Prediction:
+    """The same with hindsight, as `blur-motion fit` runs it: an exposure is told from the latest window that has it."""
+    from blur_motion_ros.fit_command import with_hindsight
+
+    frames = max(settings.fit.frames, HINDSIGHT + 1)
+    pipeline = _pipeline(sequence, replace(settings, fit=replace(settings.fit, frames=frames)))
+    began = time.process_time()
+    estimates = [pipeline.process(frame) for frame in sequence]
+    spent = time.process_time() - began
+    estimates = with_hindsight(estimates, HINDSIGHT)
+    pictures = [] if sequence.plate is None else [
+        rerender(pipeline, e, frame, sequence.plate) for e, frame in zip(estimates, sequence, strict=True)]
+    return _of_tracks([_sampled(pipeline, e) for e in estimates], pictures, spent)
 
 
 def held(sequence: Sequence, settings: Settings, make: Callable[[Settings], PerFrame]) -> Prediction:
@@ -131,7 +141,8 @@ def methods() -> dict[str, Method]:
               b.RichardsonLucyFrames),
              ("deblur_onnx", "a learned deblurring network (ONNX file in BLUR_MOTION_DEBLUR_ONNX), then BlazePose",
               b.OnnxFrames))
-    out = [Method("blur_fit", "ours: polynomial motion fitted to the blurred images", run_pipeline),
+    out = [Method("blur_fit", "ours, live: polynomial motion fitted to the blurred images", run_pipeline),
+           Method("blur_fit_offline", "ours with two exposures of hindsight, as `blur-motion fit`", run_offline, False),
            Method("registration_n1", "ours without the blur model: one sharp sub-frame per exposure (N = 1)",
                   b.run_single_subframe),
            Method("rigid_two_frames", "one rigid motion over two frames, same renderer (as in MfB)", b.run_rigid_two),
@@ -158,6 +169,27 @@ def _prediction(times: np.ndarray, joints: np.ndarray, seconds: float) -> Predic
     if joints.shape[2] == 24:
         return Prediction(times, lsp14(joints), joints, seconds=seconds)
     return Prediction(times, joints, seconds=seconds)
+
+
+def _pipeline(sequence: Sequence, settings: Settings) -> Pipeline:
+    from blur_motion_ros.pipeline import Pipeline
+
+    pipeline = Pipeline(replace(settings, camera=replace(settings.camera, response=sequence.response)))
+    if sequence.plate is not None:
+        pipeline.set_background(sequence.plate)
+    return pipeline
+
+
+def _sampled(pipeline: Pipeline, estimate: MotionEstimate) -> JointTrajectory:
+    from blur_motion_ros.trajectory import sample
+
+    return sample(estimate, pipeline.skeleton, _instants(estimate.exposures[-1]))
+
+
+def _of_tracks(tracks: list[JointTrajectory], pictures: list[Rerendered | None], spent: float) -> Prediction:
+    joints = np.stack([t.positions for t in tracks])
+    return Prediction(np.stack([t.times for t in tracks]), lsp14(joints), joints,
+                      np.stack([t.position_covariance for t in tracks]), spent / len(tracks), *_stacked(pictures))
 
 
 def _stacked(pictures: list[Rerendered | None]) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
