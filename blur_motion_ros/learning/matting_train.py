@@ -23,10 +23,10 @@ from blur_motion_ros.matting.network import ASSET
 class MattingOptions:
     """layers: rendered people; steps, batch, side (px), width of the network, learning rate."""
 
-    layers: int = 1000
-    steps: int = 5000
-    batch: int = 8
-    side: int = 128
+    layers: int = 500
+    steps: int = 2000
+    batch: int = 6
+    side: int = 112
     width: int = 14
     rate: float = 2e-3
     seed: int = 0
