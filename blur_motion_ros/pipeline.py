@@ -6,6 +6,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from blur_motion_ros.background import BackgroundModel
@@ -23,12 +24,17 @@ from blur_motion_ros.types import (
     BodyState,
     Exposure,
     Frame,
+    Matte,
     MotionEstimate,
     Observation,
     Plate,
     PoseMeasurement,
     Status,
 )
+
+UNKNOWN_BACKGROUND = 0.5  # linear light: a plate this uncertain (see `background`) says nothing about its pixel
+UNKNOWN_ALPHA = np.float32(1e3)  # alpha sigma where nothing is known: no background, outside the image
+OUTSIDE_SIGMA = 0.1  # alpha sigma beyond the crop that a frame was matted in: nobody was there
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Seen:
     frame: Frame
     plate: Plate | None
     measurement: PoseMeasurement | None
+    matted: tuple[Crop, Matte] | None = None  # made once, in the crop of the first window that saw the frame
 
 
 class Pipeline:
@@ -106,6 +113,7 @@ class Pipeline:
         crop = self._crop()
         if crop is None:
             return lost(newest.frame.exposure)
+        self._window[-1] = self._matted(newest, crop)
         observations = tuple(self._observe(seen, crop) for seen in self._window)
         clock.lap("matting")
         estimate = self._fit.update(observations)
@@ -132,14 +140,26 @@ class Pipeline:
     def _observe(self, seen: Seen, crop: Crop) -> Observation:
         sampler = crop_map(seen.frame.camera, crop)
         image = sampler.sample(seen.frame.image, self.settings.camera.response)
-        mask = _person_mask(sampler, seen.measurement)
         if seen.plate is None:
             nothing = np.zeros(image.shape[:2], np.float32)
-            return Observation(seen.frame.exposure, crop, image, image, nothing, nothing + np.inf, seen.measurement)
+            unknown = nothing + UNKNOWN_ALPHA
+            return Observation(seen.frame.exposure, crop, image, image, nothing, unknown, seen.measurement)
         background = sampler.sample(seen.plate.image)
-        matte = self.matter.matte(image, background, sampler.sample(seen.plate.sigma), mask)
-        sigma = np.where(sampler.valid, matte.sigma, np.inf).astype(np.float32)
-        return Observation(seen.frame.exposure, crop, image, background, matte.alpha, sigma, seen.measurement)
+        alpha, sigma = _moved(seen.matted, crop)
+        sigma[~sampler.valid] = UNKNOWN_ALPHA
+        return Observation(seen.frame.exposure, crop, image, background, alpha, sigma, seen.measurement)
+
+    def _matted(self, seen: Seen, crop: Crop) -> Seen:
+        """The frame with its matte, made in `crop`."""
+        if seen.plate is None:
+            return seen
+        sampler = crop_map(seen.frame.camera, crop)
+        image = sampler.sample(seen.frame.image, self.settings.camera.response)
+        noise = sampler.sample(seen.plate.sigma)
+        mask = _person_mask(sampler, seen.measurement)
+        matte = self.matter.matte(image, sampler.sample(seen.plate.image), noise, mask)
+        sigma = np.where(noise > UNKNOWN_BACKGROUND, UNKNOWN_ALPHA, matte.sigma).astype(np.float32)
+        return replace(seen, matted=(crop, Matte(matte.alpha, sigma)))
 
     def _pipeline_status(self, newest: Seen) -> Status:
         status = Status.OK
@@ -180,6 +200,17 @@ def lost(exposure: Exposure) -> MotionEstimate:
     reference = BodyState(nothing, np.full((23, 3), np.nan), np.full(10, np.nan), nothing)
     return MotionEstimate(exposure.open, exposure.close, (exposure,), reference, np.full((25, 2, 3), np.nan),
                           np.zeros(0, np.int64), None, Status.LOST, 0.0, 0.0)
+
+
+def _moved(matted: tuple[Crop, Matte], crop: Crop) -> tuple[np.ndarray, np.ndarray]:
+    """Alpha and its sigma [S, S] of a matte, seen in another crop; outside the matte there is background."""
+    old, matte = matted
+    if old is crop:
+        return matte.alpha, matte.sigma.copy()
+    to_old = (old.K @ np.linalg.inv(crop.K))[:2]
+    size, flags = (crop.size, crop.size), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    alpha = cv2.warpAffine(matte.alpha, to_old, size, flags=flags)
+    return alpha, cv2.warpAffine(matte.sigma, to_old, size, flags=flags, borderValue=OUTSIDE_SIGMA)
 
 
 def _box_rays(camera: Camera, box: np.ndarray) -> np.ndarray:

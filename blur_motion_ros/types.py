@@ -127,7 +127,8 @@ class PoseMeasurement:
 class Observation:
     """One exposure as the fit sees it: an undistorted square crop in linear light.
 
-    image, background: [S, S, 3] float32 linear.  alpha, alpha_sigma: [S, S].
+    image, background: [S, S, 3] float32 linear.  alpha, alpha_sigma: [S, S]; a sigma above 1 says that nothing is
+    known of the pixel (no background, outside the image): its colour is not used either.
     """
 
     exposure: Exposure

@@ -177,7 +177,7 @@ def test_angular_velocity_of_a_blurred_limb_is_recovered(scene, joint, axis, nam
     truth = limb_motion(joint, axis, 0.35)
     start = scene.measurement(truth, 0.5 * (EXPOSURES[0].open + EXPOSURES[1].close), 0.1)
     first, second = scene.observations(truth)
-    fit = BlurFit(FitSettings(inflation=0.0, cold_iterations=20), scene.body, np.zeros(10))
+    fit = BlurFit(FitSettings(inflation=0.0, cold_iterations=20, motion_widening=10.0), scene.body, np.zeros(10))
     fit._colours = scene.colours.copy()
     estimate = fit.update((first, replace(second, measurement=start)))
     t = np.array([EXPOSURES[1].middle])

@@ -80,10 +80,9 @@ class BlurFit:
         """Where the joints are expected in `exposure` [2 * 24, 3] m, or None without history."""
         if self._last is None:
             return None
-        from blur_motion_ros.trajectory import sample
+        from blur_motion_ros.trajectory import joints_at
 
-        estimate = replace(self._last, covariance=None)
-        return sample(estimate, self.body, np.array([exposure.open, exposure.close])).positions.reshape(-1, 3)
+        return joints_at(self._last, self.body, np.array([exposure.open, exposure.close])).reshape(-1, 3)
 
     def update(self, observations: tuple[Observation, ...]) -> MotionEstimate | None:
         """Fit one window (oldest first). None if there is neither history nor a measurement to start from."""
@@ -239,7 +238,7 @@ def make_target(observations: tuple[Observation, ...], size: int, settings: FitS
     sigma = np.stack([_resize(o.alpha_sigma, size) for o in observations])
     value = np.concatenate([image - background, alpha[..., None]], -1)
     weight = np.empty_like(value)
-    weight[..., :3] = 1.0 / settings.sigma_image if with_colour else 0.0
+    weight[..., :3] = (sigma < 1.0)[..., None] / settings.sigma_image if with_colour else 0.0
     weight[..., 3] = 1.0 / np.maximum(sigma, settings.sigma_alpha)
     return Target(value, weight, background, crop.K)
 

@@ -39,6 +39,11 @@ def sample(estimate: MotionEstimate, body: FitBody | _Chain, times: np.ndarray,
                            position_cov, velocity_cov, estimate.exposures[-1], estimate.status)
 
 
+def joints_at(estimate: MotionEstimate, body: FitBody, times: np.ndarray) -> np.ndarray:
+    """Joint positions [T, 24, 3] m alone, at `times` [T] s."""
+    return _pose(estimate, body, _extended(estimate, np.asarray(times, np.float64))[0], skin=False).joints
+
+
 def pose_at(estimate: MotionEstimate, body: FitBody, times: np.ndarray) -> Posed:
     """The posed body, skin included, at `times` [T] s."""
     return _pose(estimate, body, _extended(estimate, np.asarray(times, np.float64))[0], skin=True)
