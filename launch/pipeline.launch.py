@@ -4,11 +4,12 @@ One process by default (composed:=false splits camera and fitting). `play:=FOLDE
 camera; `rviz:=true` shows everything.
 """
 
-from blur_motion_ros.nodes import specs
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+
+from blur_motion_ros.nodes import specs
 
 
 def generate_launch_description():

@@ -304,6 +304,21 @@ def test_a_core_that_cannot_start_leaves_the_node_alive_and_says_why():
         graph.close()
 
 
+@pytest.mark.parametrize("parameter, words", [("body.path", "does not exist"),
+                                              ("background.plate", "cannot be read")])
+def test_missing_files_of_the_real_core_are_named_and_the_node_lives(parameter, words):
+    graph = Graph()
+    try:
+        node = graph.add(FitNode("blur_motion", parameter_overrides=[
+            Parameter(parameter, value="/nowhere/file.npz"), Parameter("ros.diagnostics_period", value=0.1)]))
+        assert graph.spin(lambda: bool(node.worker.error), 60)
+        error = node.worker.error
+        assert "/nowhere/file.npz" in error and words in error and "\n" not in error
+        assert not node.finished and not node.worker.ready.is_set()
+    finally:
+        graph.close()
+
+
 def test_best_effort_publisher_and_reliable_subscriber_is_reported():
     bench = Bench.__new__(Bench)
     bench.graph = Graph()
