@@ -1,0 +1,68 @@
+"""Cost of the blur fit: python benchmarks/fit.py SEQUENCE. Processor ms per window against N, size, frames, degree.
+
+Each row changes one setting; ratios to the first row were measured in the same run, on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+
+import numpy as np
+from ablation import Recorded, measured
+
+from blur_motion_ros import config
+from blur_motion_ros.data import sequence
+from blur_motion_ros.pipeline import Pipeline
+from blur_motion_ros.types import Exposure
+
+CHANGES = ("", "fit.subframes=1", "fit.subframes=2", "fit.subframes=8", "fit.subframes=16", "fit.size=32",
+           "fit.size=48", "fit.size=96", "fit.size=128", "fit.frames=1", "fit.frames=3", "fit.frames=4", "fit.degree=1",
+           "fit.degree=3", "fit.iterations=1", "fit.iterations=2", "fit.iterations=8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sequence", metavar="SEQUENCE")
+    parser.add_argument("--rounds", type=int, default=3, help="passes over the sequence; the first is not counted")
+    args = parser.parse_args()
+    measurements, base = measured(args.sequence), None
+    print("| change | CPU ms per window (median) | ratio | wall ms (median) |\n|---|---|---|---|")
+    for change in CHANGES:
+        cpu, wall = cost(args.sequence, measurements, change, args.rounds)
+        base = base or cpu
+        print(f"| {change or 'defaults'} | {cpu:.1f} | {cpu / base:.2f} | {wall:.1f} |", flush=True)
+
+
+def cost(folder, measurements, change: str, rounds: int) -> tuple[float, float]:
+    """Median processor and wall ms of `BlurFit.update`."""
+    recording = sequence.read(folder)
+    pipeline = Pipeline(config.load(None, config.parse_assignments([change] if change else [])),
+                        initialiser=Recorded(measurements))
+    pipeline.set_background(recording.plate)
+    cpu, wall = [], []
+    update = pipeline._fit.update
+
+    def timed(observations):
+        begin, tick = time.process_time(), time.perf_counter()
+        result = update(observations)
+        cpu.append(time.process_time() - begin)
+        wall.append(time.perf_counter() - tick)
+        return result
+
+    pipeline._fit.update = timed
+    images = list(recording)
+    for turn in range(rounds):
+        later = 100.0 * turn
+        for frame in images:
+            e = frame.exposure
+            pipeline.process(replace(frame, exposure=Exposure(e.open + later, e.close + later)))
+        if turn == 0:
+            cpu.clear()
+            wall.clear()
+    return float(np.median(cpu) * 1e3), float(np.median(wall) * 1e3)
+
+
+if __name__ == "__main__":
+    main()
