@@ -76,7 +76,8 @@ def sample_exposure(pipeline, estimate: MotionEstimate, count: int) -> JointTraj
     from blur_motion_ros.trajectory import sample
 
     exposure = estimate.exposures[-1]
-    return sample(estimate, pipeline.skeleton, np.linspace(exposure.open, exposure.close, count))
+    return sample(estimate, pipeline.skeleton, np.linspace(exposure.open, exposure.close, count),
+                  pipeline.settings.trajectory)
 
 
 def save(path: str | Path, estimates: list[MotionEstimate], trajectories: list[JointTrajectory]) -> None:

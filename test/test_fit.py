@@ -18,6 +18,7 @@ from blur_motion_ros.motion import rotations
 from blur_motion_ros.render import raster
 from blur_motion_ros.render.raster import SubFrames
 from blur_motion_ros.trajectory import sample
+from blur_motion_ros.trajectory.settings import TrajectorySettings
 from blur_motion_ros.types import BodyState, Exposure, MotionEstimate, Observation, PoseMeasurement, Status
 
 SIZE = 64
@@ -227,7 +228,7 @@ def test_joint_covariance_matches_monte_carlo(scene):
     def at(free):
         e = MotionEstimate(0.0, 0.0633, EXPOSURES, reference, solver.widen(free), np.arange(189), root @ root.T,
                            Status.OK, 0.0, 0.0)
-        return sample(e, scene.body, np.array([0.05]))
+        return sample(e, scene.body, np.array([0.05]), TrajectorySettings(model_sigma=0.0, scale_sigma=0.0))
 
     cloud = np.array([at(d.reshape(21, 3, 3)).positions[0, 20] for d in draws])
     claimed = at(np.zeros((21, 3, 3))).position_covariance[0, 20]

@@ -22,19 +22,25 @@ class _Chain:
 
 
 def sample(estimate: MotionEstimate, body: FitBody | _Chain, times: np.ndarray,
-           acceleration_sigma: float = TrajectorySettings().acceleration_sigma) -> JointTrajectory:
+           settings: TrajectorySettings | None = None) -> JointTrajectory:
     """Joint trajectory of `estimate` at `times` [T] s (see `types.JointTrajectory` for shapes and frames).
 
     Outside the window the motion goes on with the velocity at its end, and the covariance grows with the unknown
-    acceleration: a prediction that says how old it is.
+    acceleration: a prediction that says how old it is. To the fit's own covariance come what it cannot know: how the
+    body under the clothes differs from the model, and the scale of the scene (stature is unknown).
     """
+    settings = settings or TrajectorySettings()
     times = np.atleast_1d(np.asarray(times, np.float64))
     basis, rate = _extended(estimate, times)
     posed = _pose(estimate, body, basis, skin=False)
     jacobian = joint_jacobian(posed, body.parents)
     motion = np.einsum("tk,jkc->tjc", rate, estimate.coefficients)[:, FREE_ROWS]
     velocity = np.einsum("tjasb,tsb->tja", jacobian, motion)
-    position_cov, velocity_cov = _covariances(estimate, jacobian, basis, rate, times, acceleration_sigma)
+    age = np.abs(times - np.clip(times, estimate.start, estimate.end))
+    position_cov, velocity_cov = _covariances(estimate, jacobian, basis, rate)
+    position_cov += _unmodelled(posed.joints, 0.5 * settings.acceleration_sigma * age**2, settings)
+    velocity_cov += (settings.acceleration_sigma * age[:, None, None, None]) ** 2 * np.eye(3)
+    velocity_cov += settings.scale_sigma**2 * velocity[..., :, None] * velocity[..., None, :]
     return JointTrajectory(times, posed.joints, posed.globals, velocity, _angular(posed, motion, body.parents),
                            position_cov, velocity_cov, estimate.exposures[-1], estimate.status)
 
@@ -56,16 +62,24 @@ def _pose(estimate: MotionEstimate, body: FitBody | _Chain, basis: np.ndarray, s
 
 def joint_jacobian(posed: Posed, parents: np.ndarray) -> np.ndarray:
     """d joint / d free parameter: [T, 24, 3, 21, 3] (slot 0 = translation)."""
-    count = len(posed.joints)
-    out = np.zeros((count, 24, 3, FREE_COUNT, 3))
+    out = np.zeros((len(posed.joints), 24, 3, FREE_COUNT, 3))
     out[:, :, :, 0] = np.eye(3)
-    for j in range(24):
-        for ancestor in _ancestors(j, parents)[1:]:
-            slot = np.flatnonzero(FREE_JOINTS == ancestor)
-            if len(slot):
-                arm = posed.joints[:, j] - posed.joints[:, ancestor]
-                out[:, j, :, 1 + slot[0]] = -rotations.skew(arm) @ posed.lever[:, 1 + slot[0]]
+    arm = posed.joints[:, :, None] - posed.joints[:, None, FREE_JOINTS]
+    arm = arm * _moved_by(parents)[None, :, :, None]
+    turning = np.swapaxes(posed.lever[:, None, 1:], -1, -2)  # [T, 1, 20, parameter axis, xyz]
+    out[:, :, :, 1:] = np.moveaxis(np.cross(turning, arm[..., None, :]), -1, 2)
     return out
+
+
+def _moved_by(parents: np.ndarray) -> np.ndarray:
+    """[24, 20] 1 where a free joint is a proper ancestor of a joint."""
+    return np.array([[float(j in _ancestors(i, parents)[1:]) for j in FREE_JOINTS] for i in range(24)])
+
+
+def _unmodelled(joints: np.ndarray, drift: np.ndarray, settings: TrajectorySettings) -> np.ndarray:
+    """Position covariance [T, 24, 3, 3] beyond the fit's own; drift [T] m: of a prediction."""
+    own = (settings.model_sigma**2 + drift**2)[:, None, None, None] * np.eye(3)
+    return own + settings.scale_sigma**2 * joints[..., :, None] * joints[..., None, :]
 
 
 def _extended(estimate: MotionEstimate, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -77,28 +91,25 @@ def _extended(estimate: MotionEstimate, times: np.ndarray) -> tuple[np.ndarray, 
     return basis + rate * (times - inside)[:, None], rate
 
 
-def _covariances(estimate, jacobian, basis, rate, times, acceleration_sigma):
+def _covariances(estimate: MotionEstimate, jacobian: np.ndarray, basis: np.ndarray, rate: np.ndarray
+                 ) -> tuple[np.ndarray, np.ndarray]:
+    """Joint position and velocity covariances [T, 24, 3, 3] of the fit itself (NaN without one)."""
     shape = jacobian.shape[:2] + (3, 3)
     if estimate.covariance is None:
         return np.full(shape, np.nan), np.full(shape, np.nan)
-    age = np.maximum(0.0, np.abs(times - np.clip(times, estimate.start, estimate.end)))[:, None, None, None]
-    eye = np.eye(3)
-    position = _project(jacobian, basis, estimate.covariance) + (0.5 * acceleration_sigma * age**2) ** 2 * eye
-    velocity = _project(jacobian, rate, estimate.covariance) + (acceleration_sigma * age) ** 2 * eye
-    return position, velocity
+    orders = basis.shape[1]
+    blocks = estimate.covariance.reshape(FREE_COUNT, orders, 3, FREE_COUNT, orders, 3)
+    blocks = np.ascontiguousarray(np.transpose(blocks, (1, 4, 0, 2, 3, 5))).reshape(orders * orders, -1)
+    return _project(jacobian, basis, blocks), _project(jacobian, rate, blocks)
 
 
-def _project(jacobian: np.ndarray, basis: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """Covariance of the coefficients [n, n] -> covariance of each joint [T, 24, 3, 3]."""
-    count, orders = basis.shape
-    blocks = covariance.reshape(FREE_COUNT, orders, 3, FREE_COUNT, orders, 3)
-    out = np.empty((count,) + jacobian.shape[1:3] + (3,))
-    for t in range(count):
-        pose_cov = np.einsum("k,skaulb,l->saub", basis[t], blocks, basis[t], optimize=True)
-        pose_cov = pose_cov.reshape(FREE_COUNT * 3, FREE_COUNT * 3)
-        j = jacobian[t].reshape(24, 3, FREE_COUNT * 3)
-        out[t] = (j @ pose_cov) @ np.swapaxes(j, -1, -2)
-    return out
+def _project(jacobian: np.ndarray, basis: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """Covariance of the coefficients, blocks [K * K, 63 * 63] -> covariance of each joint [T, 24, 3, 3]."""
+    count, unknowns = len(basis), FREE_COUNT * 3
+    pairs = (basis[:, :, None] * basis[:, None, :]).reshape(count, -1)
+    pose_cov = (pairs @ blocks).reshape(count, 1, unknowns, unknowns)
+    j = jacobian.reshape(count, 24, 3, unknowns)
+    return j @ pose_cov @ np.swapaxes(j, -1, -2)
 
 
 def _angular(posed: Posed, motion: np.ndarray, parents: np.ndarray) -> np.ndarray:
