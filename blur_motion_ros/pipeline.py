@@ -44,6 +44,7 @@ class Seen:
     frame: Frame
     plate: Plate | None
     measurement: PoseMeasurement | None
+    fresh: bool = False  # it continues nothing that came before
     matted: tuple[Crop, Matte] | None = None  # made once, in the crop of the first window that saw the frame
 
 
@@ -67,9 +68,12 @@ class Pipeline:
 
     def reset(self) -> None:
         """Forget the person and the motion; keep the background."""
+        self.initialiser.reset()
+        self._forget_motion()
+
+    def _forget_motion(self) -> None:
         self._window.clear()
         self._fit.reset()
-        self.initialiser.reset()
         self._missed = 0
 
     def set_background(self, image: np.ndarray) -> None:
@@ -78,17 +82,31 @@ class Pipeline:
 
     def process(self, frame: Frame) -> MotionEstimate:
         """Everything for one frame. Never raises for lack of a person: the status says LOST and values are NaN."""
+        return self.fit(self.see(frame))
+
+    def see(self, frame: Frame, fresh: bool = False) -> Seen:
+        """First half: background and person.  fresh: the frame continues nothing that came before.
+
+        `see` and `fit` may run in two threads, each always in the same one, `see` one frame ahead.
+        """
         clock = _Stopwatch(self.timings)
+        if fresh:
+            self.initialiser.reset()
         plate = self.background.plate(frame)
         clock.lap("background")
         measurement = self.initialiser.measure(frame, plate)
         clock.lap("initialiser")
-        self._follow_shape(measurement)
-        self._window.append(Seen(frame, plate, measurement))
-        estimate = self._fit_window(clock)
         self.background.update(frame, measurement.landmarks if measurement else None)
         clock.lap("background update")
-        return estimate
+        return Seen(frame, plate, measurement, fresh)
+
+    def fit(self, seen: Seen) -> MotionEstimate:
+        """Second half: matte and blur fit of what `see` returned, in the same order."""
+        if seen.fresh:
+            self._forget_motion()
+        self._follow_shape(seen.measurement)
+        self._window.append(seen)
+        return self._fit_window(_Stopwatch(self.timings))
 
     def mesh(self, estimate: MotionEstimate, at: float) -> np.ndarray:
         """Vertices [V, 3] of the fitted body at time `at` (camera frame, m); triangles are `body.faces`."""

@@ -31,14 +31,19 @@ class Standin:
     def __init__(self, settings=None, seconds: float = 0.0) -> None:
         self.timings = {"fit": 1.0}
         self.faces = np.array([[0, 1, 2], [1, 2, 3]])
-        self.seconds = seconds
-        self.resets = self.captures = 0
+        self.seconds, self.see_seconds = seconds, 0.0
+        self.resets = 0
         self.backgrounds: list[np.ndarray] = []
         self.frames: list[Frame] = []
 
-    def process(self, frame: Frame) -> MotionEstimate:
-        time.sleep(self.seconds)
+    def see(self, frame: Frame, fresh: bool) -> Frame:
+        time.sleep(self.see_seconds)
+        self.resets += fresh
         self.frames.append(frame)
+        return frame
+
+    def fit(self, frame: Frame) -> MotionEstimate:
+        time.sleep(self.seconds)
         value = frame.image[0, 0, 0]
         if value == 255:
             raise ArithmeticError("the solver met a white image")
@@ -64,11 +69,5 @@ class Standin:
     def mesh(self, estimate: MotionEstimate, when: float) -> np.ndarray:
         return position(when)[:4].astype(np.float32)
 
-    def reset(self) -> None:
-        self.resets += 1
-
     def set_background(self, image: np.ndarray) -> None:
         self.backgrounds.append(image)
-
-    def capture_background(self, frames: int) -> None:
-        self.captures += frames

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,18 +11,22 @@ from blur_motion_ros.types import Frame, JointTrajectory, MotionEstimate
 
 
 class Engine(Protocol):
-    """What the nodes need of the pipeline.  faces: [F, 3] of `mesh`.  timings: stage -> ms of the last frame."""
+    """What the nodes need of the pipeline.  faces: [F, 3] of `mesh`.  timings: stage -> ms of the last frame.
+
+    `see` and `set_background` run in one thread, `fit`, `sample` and `mesh` in another; `see` is one frame ahead.
+    fresh: the frame continues nothing that came before.
+    """
 
     faces: np.ndarray
     timings: dict[str, float]
 
-    def process(self, frame: Frame) -> MotionEstimate: ...
+    def see(self, frame: Frame, fresh: bool) -> Any: ...
+
+    def fit(self, seen: Any) -> MotionEstimate: ...
 
     def sample(self, estimate: MotionEstimate, times: np.ndarray) -> JointTrajectory: ...
 
     def mesh(self, estimate: MotionEstimate, time: float) -> np.ndarray: ...
-
-    def reset(self) -> None: ...
 
     def set_background(self, image: np.ndarray) -> None: ...
 
@@ -48,21 +52,21 @@ class PipelineEngine:
     def timings(self) -> dict[str, float]:
         return self._pipeline.timings
 
-    def process(self, frame: Frame) -> MotionEstimate:
-        return self._pipeline.process(frame)
+    def see(self, frame: Frame, fresh: bool) -> Any:
+        return self._pipeline.see(frame, fresh)
+
+    def fit(self, seen: Any) -> MotionEstimate:
+        return self._pipeline.fit(seen)
 
     def sample(self, estimate: MotionEstimate, times: np.ndarray) -> JointTrajectory:
         from blur_motion_ros.trajectory import sample
 
-        return sample(estimate, self._pipeline.skeleton, times)
+        return sample(estimate, self._pipeline.skeleton, times, self._pipeline.settings.trajectory)
 
     def mesh(self, estimate: MotionEstimate, time: float) -> np.ndarray:
         """[V, 3] float32 m of the display body at `time`."""
         joints = self.sample(estimate, np.array([time]))
         return self._surface.posed(estimate.reference.betas, joints.positions[0], joints.rotations[0])
-
-    def reset(self) -> None:
-        self._pipeline.reset()
 
     def set_background(self, image: np.ndarray) -> None:
         self._pipeline.set_background(image)
