@@ -9,10 +9,12 @@ from synthetic import PARENTS, REST, capsule_body
 
 from blur_motion_ros.camera.camera import Crop
 from blur_motion_ros.fit import image_terms, solver
+from blur_motion_ros.fit.dynamics import carry
 from blur_motion_ros.fit.gaussian_terms import CoefficientPrior, PoseGaussian, RotationVectorPrior
 from blur_motion_ros.fit.kinematics import pose
-from blur_motion_ros.fit.layout import FREE_JOINTS, FREE_ROWS, WindowLayout
+from blur_motion_ros.fit.layout import FREE_JOINTS, FREE_ROWS, LIMB_SLOTS, WindowLayout
 from blur_motion_ros.fit.settings import FitSettings
+from blur_motion_ros.fit.stillness import still_prior
 from blur_motion_ros.fit.window import BlurFit, blur_rate
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.render import raster
@@ -258,3 +260,48 @@ def test_cost_of_free_rows_only():
     wide = solver.widen(np.ones((21, 3, 3)))
     assert wide.shape == (25, 3, 3)
     assert wide[FREE_ROWS].min() == 1 and wide[[11, 12, 23, 24]].max() == 0  # feet and hands follow
+
+
+def test_a_window_hands_on_its_pose_velocity_and_certainty(scene):
+    """The next window's prior says at the hand-over instant just what the last window knew there."""
+    rng = np.random.default_rng(11)
+    free = rng.normal(0, 0.05, (21, 3, 3))
+    root = rng.normal(size=(189, 189))
+    kept = root @ root.T + 50 * np.eye(189)
+    time = EXPOSURES[1].middle
+    handed = carry(scene.layout, scene.reference, TRANSL, free, kept, np.zeros(189), time, np.zeros((2, 21, 3)))
+    later = WindowLayout.of((EXPOSURES[1], Exposure(2 / 30, 2 / 30 + 0.03)), 4, 2)
+    term = handed.term(later)
+    pose_then = np.einsum("k,skc->sc", later.values_at(time), term.mean)
+    assert np.abs(pose_then).max() < 1e-9  # relative to the new reference
+
+    def local(t):
+        return scene.reference[FREE_JOINTS] @ rotations.exp(np.einsum("k,skc->sc", scene.layout.values_at(t), free)[1:])
+
+    assert np.abs(handed.reference[FREE_JOINTS] - local(time)).max() < 1e-12
+    h = 1e-5
+    turning = rotations.log(np.swapaxes(local(time - h), -1, -2) @ local(time + h)) / (2 * h)
+    velocity_then = np.einsum("k,skc->sc", later.rates_at(time), term.mean)
+    assert np.abs(velocity_then[1:] - turning).max() < 1e-4
+    rows = np.stack([scene.layout.values_at(time), scene.layout.rates_at(time)])
+    spread = np.einsum("ok,st,ab->osaktb", rows, np.eye(21), np.eye(3))[0, 0, 0].transpose(1, 0, 2).reshape(-1)
+    certainty = 1 / (spread @ np.linalg.inv(kept) @ spread)  # root x, pose: its tangent does not turn
+    assert 1 / handed.covariance[0, 0] == pytest.approx(certainty, rel=1e-6)
+
+
+def test_what_changes_is_not_held_still(scene):
+    """Stillness holds a person who did not move, lets a moving arm go, and never a moving trunk's limbs."""
+    still, arm, walk = np.zeros((21, 3, 3)), limb_motion(16, 2, 0.25), np.zeros((21, 3, 3))
+    walk[0, 1, 0] = 0.05
+    rng = np.random.default_rng(12)
+    held = []
+    for free in (still, arm, walk):
+        _, workspace, predicted = scene.render(free)
+        noisy = predicted + rng.normal(0, 0.003, predicted.shape).astype(np.float32)
+        target = image_terms.Target(noisy, np.ones_like(noisy), scene.background, K)
+        prior = still_prior(scene.body, scene.layout, target, workspace.frames)
+        held.append(np.zeros(21) if prior is None else prior.precision[:, 1, 0])
+    left_arm = slice(*LIMB_SLOTS[2])
+    assert (held[0][1:5] > 0).all() and held[0][0] > 0
+    assert (held[1][left_arm] == 0).all()
+    assert (held[2] == 0).all()
