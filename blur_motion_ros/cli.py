@@ -10,6 +10,8 @@ import importlib
 import sys
 from types import ModuleType
 
+from blur_motion_ros import threads
+
 # name -> (module, one-line help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "fit": ("blur_motion_ros.fit_command", "fit a recording offline, without ROS: motion.npz and an overlay video"),
@@ -29,6 +31,7 @@ SUBJECTS = {("eval", "vibe"): "blur_motion_ros.learning.eval_command"}
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script. Errors of the input are one line on stderr, exit status 1."""
+    threads.limit()
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     argv = [a for a in argv if a != "--debug"]

@@ -100,7 +100,7 @@ def test_every_executable_is_installed_where_launch_looks():
 
 def test_a_profile_of_the_user_wins(monkeypatch):
     monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", "/mine.xml")
-    assert specs.environment() == {}
+    assert not any("PROFILES" in name for name in specs.environment())
 
 
 @pytest.mark.skipif(importlib.util.find_spec("launch_ros") is None, reason="ROS 2's launch is not installed here")

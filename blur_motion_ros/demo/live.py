@@ -76,10 +76,9 @@ def environment() -> dict[str, str]:
     """An own DDS domain on this machine only, one thread per numeric library, and the packaged middleware profile."""
     from blur_motion_ros.nodes import specs
 
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
-    return {**os.environ, **specs.environment(), **threads, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    return {**os.environ, **specs.environment(), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "ROS_DOMAIN_ID": str(random.randint(20, 100)), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 

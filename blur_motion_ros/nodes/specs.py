@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from blur_motion_ros import threads
+
 PACKAGE = "blur_motion_ros"
 _PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
@@ -102,12 +104,12 @@ def shared_file(*parts: str) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """Variables the middleware needs before it starts: shared memory large enough for images (Fast DDS).
-
-    A profile that the user has set already wins.
+    """Variables needed before a node starts: single-threaded linear algebra, and shared memory large enough for images
+    (Fast DDS). What the user has set already wins.
     """
-    if any(name in os.environ for name in _PROFILE_VARIABLES):
-        return {}
-    # Fast DDS 2 (up to Jazzy) reads the old name, Fast DDS 3 (from Kilted on) the new one.
-    old = os.environ.get("ROS_DISTRO", "") in ("humble", "iron", "jazzy")
-    return {_PROFILE_VARIABLES[old]: str(shared_file("config", "fastdds.xml"))}
+    out = {name: "1" for name in threads.VARIABLES if name not in os.environ}
+    if not any(name in os.environ for name in _PROFILE_VARIABLES):
+        # Fast DDS 2 (up to Jazzy) reads the old name, Fast DDS 3 (from Kilted on) the new one.
+        old = os.environ.get("ROS_DISTRO", "") in ("humble", "iron", "jazzy")
+        out[_PROFILE_VARIABLES[old]] = str(shared_file("config", "fastdds.xml"))
+    return out
