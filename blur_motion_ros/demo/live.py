@@ -29,6 +29,7 @@ class Usage:
 def play_live(sequence: Path, bag: Path, log_folder: Path, assignments: list[str], say: Callable[[str], None]) -> Usage:
     """Play `sequence` in real time through the pipeline, recording to `bag`. RuntimeError when a part fails."""
     variables = environment()
+    Path(str(bag) + ".ready").unlink(missing_ok=True)
     parameters = [w for a in assignments for w in ("-p", a.replace("=", ":=", 1))]
     recorder_command = ["blur_motion_ros.demo.recorder", str(bag)]
     with (process(recorder_command, variables, log_folder / "recorder.log", interrupt=True),
@@ -90,7 +91,6 @@ def wait_ready(bag: Path, pipeline: subprocess.Popen, log: Path) -> None:
         if failed or time.monotonic() > end:
             raise RuntimeError(f"the pipeline does not get ready: {_last_line(log)}")
         time.sleep(0.1)
-    ready.unlink()
 
 
 def _last_line(log: Path) -> str:
