@@ -152,9 +152,9 @@ def contact_sheet(rows: Iterable[tuple[np.ndarray, Camera, Shown]], cell: tuple[
     if not pictures:
         raise ValueError("contact sheet: no frame with a body to show")
     head = np.full((34, pictures[0].shape[1], 3), 30, np.uint8)
-    titles = ("blurred input", "body at shutter open (blue) and close (orange)", "skeleton by speed, sub-frame trails")
+    titles = ("blurred input", "body at opening (blue), closing (orange)", "skeleton by speed, sub-frame trails")
     for i, title in enumerate(titles):
-        draw_text(head, title, (i * cell[0] + 10, 23), 0.5)
+        draw_text(head, title, (i * cell[0] + 10, 23), min(0.5, cell[0] / 750))
     return np.vstack([head, *pictures])
 
 
