@@ -53,11 +53,9 @@ def run_pipeline(sequence: Sequence, settings: Settings, adapt: Callable = lambd
     """The product's own pipeline over a sequence, as the live node runs it. adapt: changes the pipeline beforehand."""
     pipeline = _pipeline(sequence, settings)
     adapt(pipeline)
-    tracks, pictures, spent = [], [], 0.0
+    tracks, pictures, spent = [], [], []
     for frame in sequence:
-        began = time.process_time()
-        estimate = pipeline.process(frame)
-        spent += time.process_time() - began
+        estimate = _timed(spent, pipeline.process, frame)
         tracks.append(_sampled(pipeline, estimate))
         if sequence.plate is not None:
             pictures.append(rerender(pipeline, estimate, frame, sequence.plate))
@@ -70,9 +68,8 @@ def run_offline(sequence: Sequence, settings: Settings) -> Prediction:
 
     frames = max(settings.fit.frames, HINDSIGHT + 1)
     pipeline = _pipeline(sequence, replace(settings, fit=replace(settings.fit, frames=frames)))
-    began = time.process_time()
-    estimates = [pipeline.process(frame) for frame in sequence]
-    spent = time.process_time() - began
+    spent: list[float] = []
+    estimates = [_timed(spent, pipeline.process, frame) for frame in sequence]
     estimates = with_hindsight(estimates, HINDSIGHT)
     pictures = [] if sequence.plate is None else [
         rerender(pipeline, e, frame, sequence.plate) for e, frame in zip(estimates, sequence, strict=True)]
@@ -103,19 +100,17 @@ def interpolated(sequence: Sequence, settings: Settings, make: Callable[[Setting
 
 def per_frame(sequence: Sequence, settings: Settings,
               make: Callable[[Settings], PerFrame]) -> tuple[np.ndarray, float]:
-    """[F, J, 3] poses (NaN where nobody is found) and seconds per frame."""
+    """[F, J, 3] poses (NaN where nobody is found) and median seconds per frame."""
     from blur_motion_ros.background import BackgroundModel
 
     background = BackgroundModel(settings.background, sequence.response)
     if sequence.plate is not None:
         background.set_plate(sequence.plate)
-    method, found, spent = make(settings), [], 0.0
+    method, found, spent = make(settings), [], []
     for frame in sequence:
-        began = time.process_time()
-        found.append(method(frame, background.plate(frame)))
-        spent += time.process_time() - began
+        found.append(_timed(spent, method, frame, background.plate(frame)))
     shape = next((f.shape for f in found if f is not None), (14, 3))
-    return np.stack([np.full(shape, np.nan) if f is None else f for f in found]), spent / max(len(found), 1)
+    return np.stack([np.full(shape, np.nan) if f is None else f for f in found]), float(np.median(spent))
 
 
 def select(names: Iterable[str] | None) -> list[Method]:
@@ -180,16 +175,24 @@ def _pipeline(sequence: Sequence, settings: Settings) -> Pipeline:
     return pipeline
 
 
+def _timed(spent: list[float], do: Callable, *arguments: object) -> object:
+    """`do(*arguments)`; adds its processor time, s, to the list (medians are reported: the first call compiles)."""
+    began = time.process_time()
+    result = do(*arguments)
+    spent.append(time.process_time() - began)
+    return result
+
+
 def _sampled(pipeline: Pipeline, estimate: MotionEstimate) -> JointTrajectory:
     from blur_motion_ros.trajectory import sample
 
     return sample(estimate, pipeline.skeleton, _instants(estimate.exposures[-1]))
 
 
-def _of_tracks(tracks: list[JointTrajectory], pictures: list[Rerendered | None], spent: float) -> Prediction:
+def _of_tracks(tracks: list[JointTrajectory], pictures: list[Rerendered | None], spent: list[float]) -> Prediction:
     joints = np.stack([t.positions for t in tracks])
     return Prediction(np.stack([t.times for t in tracks]), lsp14(joints), joints,
-                      np.stack([t.position_covariance for t in tracks]), spent / len(tracks), *_stacked(pictures))
+                      np.stack([t.position_covariance for t in tracks]), float(np.median(spent)), *_stacked(pictures))
 
 
 def _stacked(pictures: list[Rerendered | None]) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
