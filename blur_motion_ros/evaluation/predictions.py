@@ -12,7 +12,7 @@ import numpy as np
 class Prediction:
     """times [F, S] s; joints [F, S, 14, 3] m, LSP14, camera frame, NaN where an exposure has no prediction.
 
-    smpl24 [F, S, 24, 3] m and covariance [F, S, 24, 3, 3] m^2 of those, or None.  seconds: median processor time of a frame.
+    smpl24 [F, S, 24, 3] m and covariance [F, S, 24, 3, 3] m^2 of those, or None.  seconds: median processor time.
     alpha [F, C, C] in views alpha_K [F, 3, 3] and psnr [F] dB: the motion rendered again (`rerender`), or None.
     """
 
