@@ -145,3 +145,43 @@ def test_bad_files_and_pictures_are_named(tmp_path):
         matter.matte(image, plate[:-1])
     with pytest.raises(ValueError, match="person_mask"):
         matter.matte(image, plate, None, np.ones((3, 3), np.float32))
+
+
+def _development_frames():
+    import os
+    from pathlib import Path
+
+    from blur_motion_ros.data import sequence
+    root = Path(os.environ.get("BLUR_MOTION_DEVSET", Path(__file__).resolve().parents[2] / "shared" / "devset"))
+    if not (root / "b08_walk" / "meta.json").is_file():
+        pytest.skip("no development sequences; set BLUR_MOTION_DEVSET")
+    import cv2
+    for name in ("b04_run", "b08_walk"):
+        recording = sequence.read(root / name)
+        truth = cv2.imread(str(root / name / "alpha_008.png"), cv2.IMREAD_GRAYSCALE) / 255.0
+        yield recording.plate, list(recording)[8].image, truth
+
+
+def test_packaged_network_mattes_unseen_blur_without_any_mask():
+    """Crops of blurred renders from another path tracer: close overall, and right to 0.15 where alpha is fractional."""
+    from blur_motion_ros.light import to_linear
+    if not mn.ASSET.is_file():
+        pytest.skip("assets/matting.onnx is not trained yet")
+    assert mn.ASSET.stat().st_size < 2e6
+    matter = mn.NetworkMatter()
+    for plate, image, truth in _development_frames():
+        rows, columns = np.nonzero(truth > 0.05)
+        centre = int(rows.mean()), int(columns.mean())
+        half = int(0.7 * max(np.ptp(rows), np.ptp(columns)))
+        part = (slice(max(centre[0] - half, 0), centre[0] + half), slice(max(centre[1] - half, 0), centre[1] + half))
+        image, plate, truth = (a[part] for a in (image, plate, truth))
+        import cv2
+        size = (128, int(round(128 * image.shape[0] / image.shape[1])))
+        image, plate = (cv2.resize(to_linear(np.ascontiguousarray(a)), size, interpolation=cv2.INTER_AREA)
+                        for a in (image, plate))
+        truth = cv2.resize(truth, size, interpolation=cv2.INTER_AREA)
+        wrong = np.abs(matter.matte(image, plate).alpha - truth)
+        band = (truth > 0.05) & (truth < 0.95)
+        assert wrong.mean() < 0.03 and wrong[band].mean() < 0.15, (wrong.mean(), wrong[band].mean())
+        empty = matter.matte(plate, plate).alpha
+        assert empty.mean() < 0.02, "nobody there"

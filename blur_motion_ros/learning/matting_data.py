@@ -161,6 +161,8 @@ def compose(layers: Layers, rng: np.random.Generator, index: int | None = None, 
     shade = layers.shade[i].astype(np.float32) / 255
     plate = _plate(layers, i if rng.random() < 0.5 else other, rng)
     lit = plate * (1 - rng.uniform(0, 1) * (1 - shade))[..., None]
+    if rng.random() < 0.5:
+        lit = lit * _cast_shadow(alpha, rng)[..., None]
     if rng.random() < 0.25:
         lit = _bystander(layers, lit, rng)
     colour = colour * rng.uniform(0.6, 1.5)
@@ -181,6 +183,23 @@ def _plate(layers: Layers, i: int, rng: np.random.Generator) -> np.ndarray:
             rough += cv2.resize(grid, plate.shape[1::-1], interpolation=cv2.INTER_CUBIC) * rng.uniform(0, 0.25)
         plate = plate * np.exp(rough)[..., None]
     return np.ascontiguousarray(np.clip(plate, 0, 1.2), np.float32)
+
+
+def _cast_shadow(alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What a second light's soft shadow leaves: the silhouette laid flat from the feet (1 = full light)."""
+    rows, columns = np.nonzero(alpha > 0.5)
+    if not len(rows):
+        return np.ones_like(alpha)
+    foot = rows.max()
+    at = columns[rows > foot - 4].mean()
+    flat, lean = rng.uniform(0.12, 0.6) * rng.choice([-1, 1]), rng.uniform(-1.5, 1.5)
+    lay = np.array([[1, lean, -lean * foot + rng.normal(0, 2)], [0, flat, foot * (1 - flat) + rng.normal(0, 1.5)]])
+    mask = cv2.GaussianBlur(cv2.warpAffine(alpha, lay, alpha.shape[::-1]), (0, 0), rng.uniform(0.8, 6.0))
+    y, x = np.mgrid[:alpha.shape[0], :alpha.shape[1]]
+    size = rng.uniform(4, 14)
+    contact = np.exp(-((x - at) / size) ** 2 - ((y - foot) / (0.35 * size)) ** 2)
+    dark = rng.uniform(0.1, 0.7) * mask + rng.uniform(0, 0.6) * contact
+    return (1 - np.clip(dark, 0, 0.8)).astype(np.float32)
 
 
 def _bystander(layers: Layers, lit: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -24,7 +24,7 @@ class MattingOptions:
     """layers: rendered people; steps, batch, side (px), width of the network, learning rate."""
 
     layers: int = 500
-    steps: int = 2000
+    steps: int = 7000
     batch: int = 6
     side: int = 112
     width: int = 14
