@@ -131,7 +131,9 @@ class Pipeline:
         crop = self._crop()
         if crop is None:
             return lost(newest.frame.exposure)
-        self._window[-1] = self._matted(newest, crop)
+        for i in range(len(self._window)):  # the newest, and those from before the person was found
+            if self._window[i].matted is None:
+                self._window[i] = self._matted(self._window[i], crop)
         observations = tuple(self._observe(seen, crop) for seen in self._window)
         clock.lap("matting")
         estimate = self._fit.update(observations)

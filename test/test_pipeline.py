@@ -96,6 +96,17 @@ def test_without_a_plate_it_says_so_and_goes_on(walk):
     assert np.isfinite(middle(pipeline, estimates[-1]).positions).all()
 
 
+@needs_devset
+def test_a_person_who_appears_is_found(walk):
+    """The window then holds a frame from before, in which there was nobody to matte around."""
+    recording, frames = walk
+    nobody = replace(frames[0], image=recording.plate)
+    pipeline, estimates = fitted(recording, [nobody, *frames[1:4]])
+    assert estimates[0].status == Status.LOST
+    assert np.isfinite(middle(pipeline, estimates[1]).positions).all()
+    assert np.isfinite(middle(pipeline, estimates[3]).positions).all()
+
+
 def test_nobody_there_is_lost_not_an_error():
     camera = Camera(320, 240, np.array([[300.0, 0, 159.5], [0, 300.0, 119.5], [0, 0, 1]]))
     empty = np.full((240, 320, 3), 90, np.uint8)
