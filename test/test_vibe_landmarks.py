@@ -22,6 +22,7 @@ from blur_motion_ros.camera.camera import Camera  # noqa: E402
 from blur_motion_ros.data.mocap import PARENTS, MotionClip, forward  # noqa: E402
 from blur_motion_ros.initialiser import vibe  # noqa: E402
 from blur_motion_ros.initialiser import vibe_landmarks as vl  # noqa: E402
+from blur_motion_ros.initialiser.vibe_filter import PoseFilter  # noqa: E402
 from blur_motion_ros.learning import vibe_data, vibe_losses, vibe_motion, vibe_noise, vibe_train  # noqa: E402
 from blur_motion_ros.types import BodyState, Exposure, Frame, Landmarks, PoseMeasurement  # noqa: E402
 
@@ -259,7 +260,7 @@ def test_losses_are_zero_at_the_truth_and_count_metres():
     target, body = batch(), skeleton()
     terms = vibe_losses.landmark_losses(perfect(target), target, body)
     for name, value in terms.items():
-        assert value == pytest.approx(1e-4 if name in ("distance", "velocity") else 0, abs=2e-4), name
+        assert value == pytest.approx(1e-4 if name in ("distance", "velocity", "acceleration") else 0, abs=2e-4), name
     p = perfect(target)
     tall = p._replace(shape=p.shape.clone())
     elbow = target.rotmat.clone()
@@ -352,6 +353,18 @@ def test_training_is_deterministic_and_resumes_where_it_stopped(tmp_path, prior)
         assert torch.allclose(a, b, atol=1e-5)
 
 
+def test_a_run_starts_from_the_weights_of_another(tmp_path):
+    first = trainer(tmp_path / "a", 2)
+    list(first.run())
+    second = trainer(tmp_path / "b", 2)
+    second.start_from(tmp_path / "a" / "checkpoint.pt")
+    assert second.step == 0
+    for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(ValueError, match="--init"):
+        second.start_from(tmp_path / "nothing.pt")
+
+
 def test_training_learns(tmp_path):
     t = trainer(tmp_path, 60, "none")
     losses = [x["distance"] for x in t.run()]
@@ -387,10 +400,46 @@ def output(spread):
 
 @pytest.mark.parametrize("mine, theirs, share", [(0.1, 0.1, 0.5), (1e-4, 0.1, 0.0), (0.1, 1e-4, 1.0)])
 def test_fusion_lies_between_by_information(mine, theirs, share):
-    fused = vibe.fuse(measurement(mine), output(theirs), load_body())
+    fused = vibe.fuse(measurement(mine), output(theirs), load_body(), trust=1.0, place_trust=1.0)
     np.testing.assert_allclose(fused.state.body_pose[:, 0], 0.2 * share, atol=1e-4)
     np.testing.assert_allclose(fused.state.transl, [0.1 * share, 0, 4 + 0.2 * share], atol=1e-4)
     assert np.linalg.eigvalsh(fused.covariance).min() > 0
+
+
+# the filter
+
+def turning(rate, count=60, jitter=0.0, seed=0):
+    """Times, and states whose left elbow turns at `rate` rad/s while the body walks at 1 m/s."""
+    rng = np.random.default_rng(seed)
+    times = np.arange(count) / 30
+    states = []
+    for t in times:
+        pose = np.zeros((23, 3))
+        pose[17, 1] = rate * t
+        pose += jitter * rng.standard_normal((23, 3))
+        states.append(BodyState(np.array([np.pi, 0, 0]), pose, np.zeros(10), np.array([t, 0, 4.0])))
+    return times, states
+
+
+def test_filter_does_not_lag_behind_a_constant_velocity():
+    times, states = turning(-1.0, 40)
+    run = PoseFilter()
+    out = [run(s, t) for s, t in zip(states, times, strict=True)]
+    assert out[0].body_pose[17, 1] == 0
+    assert out[-1].body_pose[17, 1] == pytest.approx(states[-1].body_pose[17, 1], abs=1e-3)
+    np.testing.assert_allclose(out[-1].transl, states[-1].transl, atol=1e-3)
+    np.testing.assert_allclose(np.abs(out[-1].global_orient), [np.pi, 0, 0], atol=1e-6)
+
+
+def test_filter_takes_out_jitter_and_forgets_after_a_gap():
+    times, states = turning(0.0, 200, jitter=0.1)
+    run = PoseFilter()
+    out = np.array([run(s, t).body_pose for s, t in zip(states, times, strict=True)])
+    raw = np.array([s.body_pose for s in states])
+    assert np.diff(out, 2, axis=0).std() < 0.55 * np.diff(raw, 2, axis=0).std()
+    assert out[20:].std() < 0.85 * raw[20:].std()
+    late = run(states[3], 100.0)
+    np.testing.assert_allclose(late.body_pose, states[3].body_pose, atol=1e-12)
 
 
 # the packaged network

@@ -79,7 +79,7 @@ def methods(network: Path | None) -> dict[str, Callable[[], Measure]]:
     from blur_motion_ros.initialiser.kinematics import LandmarkBody
     from blur_motion_ros.initialiser.landmark import Registrar
     from blur_motion_ros.initialiser.sides import SideKeeper
-    from blur_motion_ros.initialiser.vibe import LandmarkStream, VibeInitialiser
+    from blur_motion_ros.initialiser.vibe import LandmarkStream, VibeInitialiser, start_of, state_of
 
     body = load_body()
 
@@ -92,11 +92,21 @@ def methods(network: Path | None) -> dict[str, Callable[[], Measure]]:
         register, sides = Registrar(LandmarkBody.of(body)), SideKeeper()
         return lambda frame, seen: joints_of(register(sides.correct(seen), frame).state, body)
 
-    def vibe() -> Measure:
-        initialiser = VibeInitialiser(None, LandmarkStream.load(network), body)
+    def alone() -> Measure:
+        stream, register, sides = LandmarkStream.load(network), Registrar(LandmarkBody.of(body)), SideKeeper()
+
+        def measure(frame: Frame, seen: Landmarks) -> np.ndarray:
+            seen = sides.correct(seen)
+            start = start_of(register(seen, frame).state, body)
+            return joints_of(state_of(stream.step(frame, seen, start), body), body)
+        return measure
+
+    def vibe(smooth: bool) -> Measure:
+        initialiser = VibeInitialiser(None, LandmarkStream.load(network), body, smooth=smooth)
         return lambda frame, seen: joints_of(initialiser.of_landmarks(frame, seen).state, body)
 
-    return {"BlazePose": blazepose, "registration": registration, "VIBE": vibe}
+    return {"BlazePose": blazepose, "registration": registration, "network": alone,
+            "fused": lambda: vibe(False), "VIBE": lambda: vibe(True)}
 
 
 def score_recordings(data: Path, network: Path | None, most: int = 0) -> dict[str, dict[str, dict]]:

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequences", type=int, default=0, help="use only the first N training sequences (0: all)")
     parser.add_argument("--simulate", type=int, default=0, metavar="N",
                         help="add N unrendered sequences with the noise measured on the recordings")
+    parser.add_argument("--init", type=Path, default=None, help="start from the weights of this run's checkpoint.pt")
     parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--export", type=Path, default=None, help="write TorchScript here (default: OUT/vibe.ts)")
@@ -49,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     if args.steps <= 0:
         return 0
     trainer = make_trainer(args)
+    if args.init is not None:
+        trainer.start_from(args.init / "checkpoint.pt")
     if args.resume and trainer.resume():
         print(f"resumed at step {trainer.step} of {trainer.settings.steps}")
     seconds = _train(trainer, args.out)
@@ -204,7 +207,8 @@ def _export(trainer, args: argparse.Namespace, scores: dict[str, Any], seconds: 
     from blur_motion_ros.learning.vibe_train import export
 
     path = args.export or args.out / "vibe.ts"
-    command = "blur-motion " + " ".join(["train", *sys.argv[2:]]) if len(sys.argv) > 2 else "blur-motion train vibe"
+    words = [Path(w).name if "/" in w else w for w in sys.argv[2:]]  # folders of this machine mean nothing elsewhere
+    command = " ".join(["blur-motion train", *words])
     record = {"what": "landmark encoder (VIBE's temporal encoder and regressor on BlazePose landmarks)",
               "command": command, "seed": args.seed, "cpu_seconds": round(seconds),
               "training_sequences": len(trainer.train.features),

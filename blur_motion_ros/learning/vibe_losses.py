@@ -14,7 +14,7 @@ from blur_motion_ros.settings import setting
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Released configuration of VIBE as defaults; the last four are ours and off in it."""
+    """Released configuration of VIBE as defaults; the last five are ours and off in it."""
 
     keypoints_2d: float = setting(300.0, "squared error of projected joints, crop spans -1 .. 1", low=0)
     joints_3d: float = setting(300.0, "squared error of root-aligned joints", unit="1/m^2", low=0)
@@ -23,12 +23,13 @@ class LossWeights:
     adversarial: float = setting(0.5, "least-squares adversarial term", low=0)
     distance: float = setting(0.0, "mean distance of root-aligned joints (the metric itself)", unit="1/m", low=0)
     velocity: float = setting(0.0, "mean distance of joint steps between frames", unit="1/m", low=0)
+    acceleration: float = setting(0.0, "mean distance of joint second differences between frames", unit="1/m", low=0)
     depth: float = setting(0.0, "absolute error of log depth", low=0)
     likelihood: float = setting(0.0, "Gaussian negative log likelihood of the residuals (trains only log sigma)", low=0)
 
 
 LANDMARK_WEIGHTS = LossWeights(keypoints_2d=4.0, joints_3d=20.0, pose=4.0, shape=0.02, adversarial=0.05, distance=20.0,
-                               velocity=10.0, depth=2.0, likelihood=0.2)
+                               velocity=10.0, acceleration=10.0, depth=2.0, likelihood=0.2)
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def landmark_losses(p, target: Target, body: Skeleton) -> dict[str, Tensor]:
     error = a - b
     both = w[:, 1:] * w[:, :-1]
     step = error[:, 1:] - error[:, :-1]
+    three = both[:, 1:] * both[:, :-1]
     flat = project(ours + pelvis[..., None, :], target.size) - project(truth + target.pelvis[..., None, :], target.size)
     log_depth = torch.log(pelvis[..., 2]) - torch.log(target.pelvis[..., 2])
     return {
@@ -109,6 +111,7 @@ def landmark_losses(p, target: Target, body: Skeleton) -> dict[str, Tensor]:
         "joints_3d": weighted_mean(error**2, w),
         "distance": weighted_mean(norm(error), w),
         "velocity": weighted_mean(norm(step), both),
+        "acceleration": weighted_mean(norm(step[:, 1:] - step[:, :-1]), three),
         "pose": weighted_mean((p.rotmat - target.rotmat) ** 2, w),
         "shape": weighted_mean((p.shape - target.shape[:, None]) ** 2, w),
         "depth": weighted_mean(log_depth.abs(), w),

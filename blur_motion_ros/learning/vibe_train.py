@@ -145,6 +145,15 @@ class Trainer:
         torch.save(data, self.out / "checkpoint.part")
         (self.out / "checkpoint.part").replace(self.out / "checkpoint.pt")
 
+    def start_from(self, path: Path) -> None:
+        """Take the encoder's (and, of the same kind, the judge's) weights of another run; the step count stays 0."""
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file; --init takes the --out folder of an earlier run")
+        data = torch.load(path, weights_only=True)
+        self.model.load_state_dict(data["model"])
+        if self.judge is not None and json.loads(data["settings"])["prior"] == self.settings.prior:
+            self.judge.load_state_dict(data["judge"])
+
     def resume(self) -> bool:
         """Continue from `checkpoint.pt` if there is one. Raises ValueError if it was made with other settings."""
         path = self.out / "checkpoint.pt"
