@@ -107,8 +107,8 @@ def test_run_script_names_what_is_missing(tmp_path):
     """Without a usable Python, and on a machine for which PyPI has no ROS wheels."""
     copy = tmp_path / "r"
     copy.mkdir()
-    for name in ("run", "requirements.txt", "requirements-ros.txt", "requirements-dev.txt", "setup.py"):
-        (copy / name).write_bytes((ROOT / name).read_bytes())
+    for path in (ROOT / "run", ROOT / "setup.py", *ROOT.glob("requirements*.txt")):
+        (copy / path.name).write_bytes(path.read_bytes())
     environment = {k: v for k, v in os.environ.items() if k not in ("ROS_DISTRO", "PYTHONPATH")}
     result = subprocess.run(["bash", copy / "run", "setup"], env=environment | {"PYTHON": "no-such-python"},
                             capture_output=True, text=True)
