@@ -102,7 +102,7 @@ class Pipeline:
 
     def fit(self, seen: Seen) -> MotionEstimate:
         """Second half: matte and blur fit of what `see` returned, in the same order."""
-        if seen.fresh:
+        if seen.fresh or not self._continues(seen.frame.exposure):
             self._forget_motion()
         self._follow_shape(seen.measurement)
         self._window.append(seen)
@@ -118,6 +118,13 @@ class Pipeline:
     def skeleton(self) -> FitBody:
         """The body as fitted (for `trajectory.sample`)."""
         return self._fit.body
+
+    def _continues(self, exposure: Exposure) -> bool:
+        """Whether an exposure follows the last one closely enough to be of the same motion."""
+        if not self._window:
+            return True
+        last = self._window[-1].frame.exposure
+        return last.close <= exposure.open + 1e-6 and exposure.open - last.close <= self.settings.camera.max_gap
 
     # -- one window ----------------------------------------------------------------------------------------------
 

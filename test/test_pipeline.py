@@ -145,3 +145,12 @@ def test_fit_command_reads_nothing_but_inputs(tmp_path):
 def test_fit_command_names_what_is_missing(tmp_path, capsys):
     assert cli.main(["fit", str(tmp_path / "nowhere"), "--out", str(tmp_path / "x.npz")]) != 0
     assert "nowhere" in capsys.readouterr().err
+
+
+@needs_devset
+def test_a_gap_in_time_starts_a_new_motion(walk):
+    recording, frames = walk
+    later = [replace(f, exposure=Exposure(f.exposure.open + 60, f.exposure.close + 60)) for f in frames[4:6]]
+    _, estimates = fitted(recording, frames[:3] + later)
+    assert len(estimates[3].exposures) == 1 and estimates[3].status & Status.COLD_START
+    assert all(np.isfinite(e.coefficients).all() for e in estimates)

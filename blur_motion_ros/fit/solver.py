@@ -131,5 +131,12 @@ def _add_terms(terms: tuple[Term, ...], free: np.ndarray, hessian: np.ndarray, g
 
 
 def _damped_step(hessian: np.ndarray, gradient: np.ndarray, damping: float) -> np.ndarray:
-    damped = hessian + damping * np.diag(np.diag(hessian))
-    return cho_solve(cho_factor(damped, lower=True, check_finite=False), gradient, check_finite=False)
+    """Solve (H + damping diag H) d = g; where rounding has made H indefinite, with as much damping as it takes."""
+    diagonal = np.maximum(np.diag(hessian), 1e-12)
+    while damping < 1e6:
+        try:
+            factor = cho_factor(hessian + damping * np.diag(diagonal), lower=True, check_finite=False)
+            return cho_solve(factor, gradient, check_finite=False)
+        except np.linalg.LinAlgError:
+            damping = 10 * damping + 1e-3
+    return np.zeros_like(gradient)  # not finite: stay where we are
