@@ -182,7 +182,7 @@ def _existing(path: str | Path, what: str) -> Path:
 
 def _numpy_scalars() -> list[Any]:
     """What a pickled numpy scalar needs, under its names before and after numpy 2."""
-    core = np._core if hasattr(np, "_core") else np.core
+    core = np._core if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else np.core  # 1.26 has an empty `_core`
     scalar = core.multiarray.scalar
     dtypes = [type(np.dtype(t)) for t in (np.float64, np.float32, np.int64)]
     return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, *dtypes]
