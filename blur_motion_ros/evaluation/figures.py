@@ -47,7 +47,7 @@ def error_by_blur_rate(benchmark: Benchmark) -> Figure:
         ax.grid(alpha=0.3)
     still, count = benchmark.binned(benchmark.methods[0], "vel_gt")
     axes[1].plot(middles[count > 0], still[count > 0], "k--", label="no motion")
-    axes[1].legend(fontsize=7, loc="upper left")
+    axes[1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return figure
 
 
@@ -153,7 +153,7 @@ def _axes(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, l
 
 
 def _colour(i: int) -> str:
-    return f"C{i % 10}"
+    return (*(f"C{k}" for k in range(10)), "#111111", "#8c6d31", "#843c39", "#3d0075", "#00441b")[i % 15]
 
 
 def _marker(i: int) -> str:
