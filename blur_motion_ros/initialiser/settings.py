@@ -62,7 +62,7 @@ class RegistrationSettings:
 class InitialiserSettings:
     """Landmarks of one person, registered to the body model."""
 
-    kind: str = setting("landmarks", "registration of the landmarks alone; fused with the temporal network that reads "
+    kind: str = setting("vibe", "registration of the landmarks alone; fused with the temporal network that reads "
                         "landmarks (vibe); or with the image network of official weights (vibe_image)",
                         choices=("landmarks", "vibe", "vibe_image"))
     network: str = setting("", "TorchScript file of the temporal network; empty: the one that comes with the package")
