@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-MIN_ESTIMATES = 5
+MIN_ESTIMATES = 3
 
 
 def problems(out: Path) -> list[str]:
