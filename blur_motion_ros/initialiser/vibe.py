@@ -23,6 +23,7 @@ from blur_motion_ros.types import BodyState, Frame, Landmarks, Plate, PoseMeasur
 LANDMARK_NETWORK = "vibe_landmarks.ts"
 _GAP = 0.25  # seconds without a person after which the past is forgotten
 _SHAPE_MEMORY = 60  # frames over which the shape is averaged
+_ENLARGED = np.r_[np.full(3, 2.5), np.full(72, 1.95)]  # of place and rotations: measured error / product's sigma
 _IMAGE_SIGMA = 0.35  # rad, rotations of the image variant: official weights say nothing of their own errors
 _IMAGE_DEPTH_SIGMA = 0.08  # fraction of the depth, likewise
 
@@ -197,8 +198,8 @@ def fuse(registered: PoseMeasurement, out: StreamOutput, body: BodyModel, trust:
 
     trust, place_trust: weight of the network's information on rotations and on the place (chosen on held-out
     recordings: registration is too sure of its rotations; it knows the place better, by body height). Both come from
-    the same landmarks, so the product is too sure of itself: its covariance is doubled. The registration's shape is
-    kept.
+    the same landmarks, so the product is too sure of itself: its standard deviations are enlarged to the errors
+    measured on held-out recordings. The registration's shape is kept.
     """
     vectors = np.concatenate([registered.state.global_orient[None], registered.state.body_pose])
     local = rotations.exp(vectors)
@@ -211,7 +212,7 @@ def fuse(registered: PoseMeasurement, out: StreamOutput, body: BodyModel, trust:
     step = spread @ (theirs @ step)
     vectors = rotations.log(local @ rotations.exp(step[3:].reshape(24, 3)))
     state = BodyState(vectors[0], vectors[1:], registered.state.betas, registered.state.transl + step[:3])
-    return replace(registered, state=state, covariance=2 * spread)
+    return replace(registered, state=state, covariance=spread * _ENLARGED[:, None] * _ENLARGED)
 
 
 def state_of(out: StreamOutput, body: BodyModel) -> BodyState:
