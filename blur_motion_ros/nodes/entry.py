@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 
+from blur_motion_ros import threads
 from blur_motion_ros.nodes import specs
 
 _JOIN_S = 5.0
@@ -61,6 +62,7 @@ def ignore_signals() -> None:
 
 def _spin(node_class: type, stop: threading.Event, executor) -> int:
     """Create, spin, and take down in the order that never crashes: executor, worker threads, then the node."""
+    threads.share()
     try:
         node = node_class()
     except ValueError as error:  # a bad parameter or file: one clear line, no traceback
