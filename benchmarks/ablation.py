@@ -35,7 +35,8 @@ class Recorded:
         self.measurements = measurements
 
     def measure(self, frame, plate=None):
-        return self.measurements[frame.index]
+        found = self.measurements[frame.index]
+        return None if found is None else replace(found, time=frame.exposure.middle)
 
     def reset(self):
         pass

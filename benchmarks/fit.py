@@ -17,9 +17,9 @@ from blur_motion_ros.data import sequence
 from blur_motion_ros.pipeline import Pipeline
 from blur_motion_ros.types import Exposure
 
-CHANGES = ("", "fit.subframes=1", "fit.subframes=2", "fit.subframes=8", "fit.subframes=16", "fit.size=32",
-           "fit.size=48", "fit.size=96", "fit.size=128", "fit.frames=1", "fit.frames=3", "fit.frames=4", "fit.degree=1",
-           "fit.degree=3", "fit.iterations=1", "fit.iterations=2", "fit.iterations=8")
+CHANGES = ("", "fit.subframes=1", "fit.subframes=2", "fit.subframes=8", "fit.subframes=16",
+           "fit.size=32", "fit.size=96", "fit.size=128", "fit.frames=1", "fit.frames=3", "fit.frames=4", "fit.degree=1",
+           "fit.degree=3", "fit.iterations=1", "fit.iterations=4", "fit.iterations=8")
 
 
 def main() -> None:

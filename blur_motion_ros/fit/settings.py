@@ -17,7 +17,7 @@ class FitSettings:
     size: int = setting(64, "side of the finest fitting image", unit="px", low=16, high=256)
     coarse_size: int = setting(32, "side of the first pyramid level; equal to size: no pyramid", unit="px",
                                low=16, high=256)
-    iterations: int = setting(4, "Gauss-Newton steps per pyramid level on a warm start", low=1, high=50)
+    iterations: int = setting(2, "Gauss-Newton steps per pyramid level on a warm start", low=1, high=50)
     cold_iterations: int = setting(10, "Gauss-Newton steps per pyramid level on a cold start", low=1, high=100)
     sigma_image: float = setting(0.06, "colour noise incl. what the body model cannot explain", unit="linear light",
                                  low=0.001, high=1.0)
@@ -31,7 +31,7 @@ class FitSettings:
                                    "the window is also started from it, and the better result kept", low=0.0, high=1e9)
     restart_cost: float = setting(300.0, "what beginning anew must gain over going on, in squared sigmas", low=0.0,
                                   high=1e6)
-    measurement_weight: float = setting(1.0, "weight of the initialiser's pose", low=0.0, high=100.0)
+    measurement_weight: float = setting(2.0, "weight of the initialiser's pose", low=0.0, high=100.0)
     short_motion: bool = setting(True, "one exposure per window: expect the motion that the learned prior expects")
     pose_prior_weight: float = setting(0.0, "weight of the static pose prior at mid-exposure", low=0.0, high=100.0)
     velocity_carry: float = setting(1.0, "share of the last velocity used past the previous window",
