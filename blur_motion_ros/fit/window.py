@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from blur_motion_ros.evaluation import blur_rate as silhouettes
 from blur_motion_ros.fit import colour, solver
 from blur_motion_ros.fit.dynamics import Carry, MotionPrior, carry, process_noise
 from blur_motion_ros.fit.gaussian_terms import MEASURED, PoseGaussian, RotationVectorPrior, Term
@@ -244,10 +245,8 @@ def make_target(observations: tuple[Observation, ...], size: int, settings: FitS
 
 
 def blur_rate(alpha: np.ndarray) -> float:
-    """1 - |intersection| / |union| of the sub-frame silhouettes alpha [N, S, S] (coverage above one half)."""
-    inside = alpha > 0.5
-    union = inside.any(0).sum()
-    return float(1 - inside.all(0).sum() / union) if union else 0.0
+    """`evaluation.blur_rate` of rendered sub-frames alpha [N, S, S]; 0 where nothing is covered."""
+    return float(np.nan_to_num(silhouettes.blur_rate(alpha)))
 
 
 def _join(measured: list[PoseMeasurement], layout: WindowLayout) -> Start:

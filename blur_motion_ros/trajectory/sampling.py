@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from blur_motion_ros.fit.kinematics import FitBody, Posed, pose
@@ -13,15 +11,7 @@ from blur_motion_ros.trajectory.settings import TrajectorySettings
 from blur_motion_ros.types import JointTrajectory, MotionEstimate
 
 
-@dataclass(frozen=True)
-class _Chain:
-    """The kinematic part of a body, as `fit.kinematics.pose` needs it when nothing is skinned."""
-
-    rest_joints: np.ndarray
-    parents: np.ndarray
-
-
-def sample(estimate: MotionEstimate, body: FitBody | _Chain, times: np.ndarray,
+def sample(estimate: MotionEstimate, body: FitBody, times: np.ndarray,
            settings: TrajectorySettings | None = None) -> JointTrajectory:
     """Joint trajectory of `estimate` at `times` [T] s (see `types.JointTrajectory` for shapes and frames).
 
@@ -55,7 +45,7 @@ def pose_at(estimate: MotionEstimate, body: FitBody, times: np.ndarray) -> Posed
     return _pose(estimate, body, _extended(estimate, np.asarray(times, np.float64))[0], skin=True)
 
 
-def _pose(estimate: MotionEstimate, body: FitBody | _Chain, basis: np.ndarray, skin: bool) -> Posed:
+def _pose(estimate: MotionEstimate, body: FitBody, basis: np.ndarray, skin: bool) -> Posed:
     reference = rotations.exp(np.concatenate([estimate.reference.global_orient[None], estimate.reference.body_pose]))
     return pose(body, reference, estimate.reference.transl, estimate.coefficients, basis, skin)
 
