@@ -8,7 +8,7 @@ import pytest
 
 from blur_motion_ros.data import mocap
 from blur_motion_ros.fit.priors import MixturePrior, load_pose_prior
-from blur_motion_ros.learning import pose_prior, record, train_command
+from blur_motion_ros.learning import pose_prior, record, train_command, training
 from blur_motion_ros.learning import pose_prior_train as train
 from blur_motion_ros.motion import rotations
 
@@ -183,12 +183,12 @@ def test_network_has_the_interface_and_learns(tmp_path):
     from blur_motion_ros.matting import MattingSettings
     from blur_motion_ros.matting.network import NetworkMatter
     options = mt.MattingOptions(layers=3, steps=30, batch=4, side=64, width=8)
-    trainer = mt.Trainer(options, _layers(), tmp_path, "cpu")
+    trainer = mt.Trainer(options, _layers())
     first = float(mt.losses(trainer.net, *mt.to_tensors(_examples(64)))["alpha"].detach())
-    trainer.train()
+    training.Loop(trainer, tmp_path).run()
     last = float(mt.losses(trainer.net, *mt.to_tensors(_examples(64)))["alpha"].detach())
     assert last < 0.7 * first, (first, last)
-    assert mt.Trainer(options, _layers(), tmp_path, "cpu").step == 30
+    assert training.Loop(mt.Trainer(options, _layers()), tmp_path).step == 30
     mt.export(trainer.net.eval(), tmp_path / "m.onnx")
     matter = NetworkMatter(MattingSettings(method="network", model=str(tmp_path / "m.onnx")))
     matte = matter.matte(np.full((50, 70, 3), 0.2, np.float32), np.full((50, 70, 3), 0.2, np.float32))

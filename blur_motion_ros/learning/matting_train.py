@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from blur_motion_ros.data import mocap
 from blur_motion_ros.learning import matting_data as md
+from blur_motion_ros.learning import training
 from blur_motion_ros.learning.matting_net import MattingNet
-from blur_motion_ros.learning.record import Scalars, device, write_card
+from blur_motion_ros.learning.record import write_card
 from blur_motion_ros.matting.network import ASSET
 
 
@@ -33,24 +34,18 @@ class MattingOptions:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    d = MattingOptions()
-    parser.add_argument("--mocap", type=Path, help="CMU subset npz (default: BLUR_MOTION_MOCAP)")
-    parser.add_argument("--deepmimic", type=Path, help="folder with humanoid3d_*.txt (default: of pybullet_data)")
-    parser.add_argument("--out", type=Path, default=ASSET, help="ONNX file to write, with a .json card")
-    parser.add_argument("--run", type=Path, default=Path("runs/matting"), help="layers, checkpoint, logs; resumes")
-    parser.add_argument("--layers", type=int, default=d.layers, help="blurred people to render")
-    parser.add_argument("--steps", type=int, default=d.steps)
-    parser.add_argument("--batch", type=int, default=d.batch)
-    parser.add_argument("--seed", type=int, default=d.seed)
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    defaults = MattingOptions()
+    training.add_arguments(parser, out=ASSET, run="matting", seed=defaults.seed)
+    training.add_step_arguments(parser, steps=defaults.steps, batch=defaults.batch)
+    parser.add_argument("--layers", type=int, default=defaults.layers, help="blurred people to render")
 
 
 def run(args: argparse.Namespace) -> int:
     options = MattingOptions(layers=args.layers, steps=args.steps, batch=args.batch, seed=args.seed)
     layers = md.make_layers(mocap.load_training_clips("train", args.mocap, args.deepmimic), args.run / "layers",
                             options.layers, options.seed)
-    trainer = Trainer(options, layers, args.run, device(args.device))
-    seconds = trainer.train()
+    trainer = Trainer(options, layers, training.device(args.device))
+    seconds = training.Loop(trainer, args.run).run()
     tests = md.make_layers(mocap.load_training_clips("test", args.mocap, args.deepmimic), args.run / "layers",
                            100, options.seed + 1)
     network = trainer.net.cpu().eval()
@@ -62,65 +57,36 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Trainer:
-    """Seeded, resumable. A resumed run draws other examples than an uninterrupted one."""
+    """Network and optimiser: a `training.Trainee`."""
 
-    def __init__(self, options: MattingOptions, layers: md.Layers, folder: Path, where: str):
+    def __init__(self, options: MattingOptions, layers: md.Layers, where: str = "cpu"):
         torch.manual_seed(options.seed)
         torch.set_num_threads(1 if where == "cpu" else 4)
-        self.options, self.layers, self.folder, self.where = options, layers, folder, where
+        self.options, self.steps, self.layers, self.where = options, options.steps, layers, where
         self.net = MattingNet(options.width).to(where, memory_format=torch.channels_last)  # 1.5 times faster on a CPU
         self.optimiser = torch.optim.AdamW(self.net.parameters(), options.rate, weight_decay=1e-3)
-        self.step, self.seconds = 0, 0.0
-        self._resume()
 
-    def train(self) -> float:
-        """Run to the last step; returns CPU seconds (over all resumptions)."""
-        from tqdm import trange
+    def update(self, step: int) -> dict[str, float]:
+        """One optimiser step with a warm-up and a decay of the rate."""
         self.net.train()
-        scalars = Scalars(self.folder)
-        started, before = time.process_time(), self.seconds
-        rng = np.random.default_rng([self.options.seed, self.step])
-        for step in trange(self.step, self.options.steps, initial=self.step, total=self.options.steps, mininterval=5):
-            terms = self.update(rng)
-            self.step, self.seconds = step + 1, before + time.process_time() - started
-            if self.step % 50 == 0:
-                scalars.add(self.step, **{k: float(v.detach()) for k, v in terms.items()})
-            if self.step % 250 == 0 or self.step == self.options.steps:
-                self.save()
-        scalars.close()
-        return self.seconds
-
-    def update(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """One optimiser step with a warm-up and a cosine decay of the rate."""
-        progress = self.step / self.options.steps
+        progress = step / self.steps
         for group in self.optimiser.param_groups:
             group["lr"] = self.options.rate * min(1.0, 20 * progress + 0.05) * (1.01 - progress) ** 0.9
+        rng = training.numpy_generator(self.options.seed, step)
         examples = [md.compose(self.layers, rng, side=self.options.side) for _ in range(self.options.batch)]
         terms = losses(self.net, *(t.to(self.where, memory_format=torch.channels_last) for t in to_tensors(examples)))
         self.optimiser.zero_grad()
         sum(terms.values()).backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
-        return terms
+        return {k: float(v.detach()) for k, v in terms.items()}
 
-    def save(self) -> None:
-        """Replace the checkpoint in one move."""
-        part = self.folder / "checkpoint.part"
-        torch.save({"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict(), "step": self.step,
-                    "seconds": self.seconds, "options": json.dumps(asdict(self.options))}, part)
-        part.replace(self.folder / "checkpoint.pt")
+    def state(self) -> dict[str, Any]:
+        return {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
 
-    def _resume(self) -> None:
-        path = self.folder / "checkpoint.pt"
-        if not path.is_file():
-            return
-        saved = torch.load(path, map_location=self.where, weights_only=True)
-        if json.loads(saved["options"]) | {"steps": self.options.steps} != asdict(self.options):
-            raise ValueError(f"{path} was made with other settings; choose another --run folder or delete it")
-        self.net.load_state_dict(saved["net"])
-        self.optimiser.load_state_dict(saved["optimiser"])
-        self.step, self.seconds = saved["step"], saved["seconds"]
-        print(f"resuming at step {self.step}")
+    def restore(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["net"])
+        self.optimiser.load_state_dict(state["optimiser"])
 
 
 def to_tensors(examples: list[md.Example]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Training of the free pose prior and of the short-motion statistics (numpy only, seeded, about a minute).
+"""Training of the free pose prior and of the short-motion statistics (seeded, about a minute of one core).
 
 The recordings are few people doing few things, mostly walking; what a pose prior must not learn is that arms swing
 with legs. Hence: kinds of motion weigh alike (square root of their length), every pose counts with its mirror image,
@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from blur_motion_ros.data.mocap import NOMINAL_REST, MotionClip, forward, mirror_pose
 from blur_motion_ros.fit.priors import DIMENSIONS, MixturePrior, MotionStatistics
 from blur_motion_ros.motion import polynomials, rotations
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Joints of body_pose (SMPL joint - 1) that may vary together; blocks are independent in the shrinkage target.
 _BLOCKS = ((0, 3, 6, 9), (1, 4, 7, 10), (2, 5, 8, 11, 14), (12, 15, 17, 19, 21), (13, 16, 18, 20, 22))
@@ -79,22 +83,52 @@ def gather(clips: list[MotionClip], step: float = 1 / 15) -> PoseSamples:
     return PoseSamples(np.concatenate(poses), weights / weights.mean(), kinds)
 
 
-def fit_mixture(samples: PoseSamples, options: MixtureOptions) -> MixturePrior:
+def fit_mixture(samples: PoseSamples, options: MixtureOptions, where: str = "cpu") -> MixturePrior:
     """Weighted EM with shrinkage; the last component is the broad one."""
-    x, w = samples.poses, samples.weights
-    means, shares = _start(x, w, options)
-    base = _shrunk(x, w, w @ x / w.sum(), options)
-    covariances = np.repeat(base[None] * 0.5, len(means), 0)
-    for _ in range(options.iterations):
-        prior = MixturePrior.from_covariances(means, covariances, shares, options.freedom)
-        responsibility, tail = _expect(prior, x)
-        mass = w[:, None] * responsibility
-        shares = (mass.sum(0) + 1.0) / (mass.sum() + len(means))
-        for k in range(len(means)):
-            weight = mass[:, k] * tail[:, k]
-            means[k] = weight @ x / weight.sum()
-            covariances[k] = _shrunk(x, weight, means[k], options, base, mass[:, k].sum())
-    return _with_broad(means, covariances, shares, x, w, options)
+    fit = MixtureFit(samples, options, where)
+    for step in range(fit.steps):
+        fit.update(step)
+    return fit.prior()
+
+
+class MixtureFit:
+    """The EM, an iteration a step (a `training.Trainee`); the samples stay on the device `where`."""
+
+    def __init__(self, samples: PoseSamples, options: MixtureOptions, where: str = "cpu"):
+        import torch
+        self.options, self.steps, self.where = options, options.iterations, where
+        self._samples = samples
+        self._x, self._w = (torch.as_tensor(a, dtype=torch.float64, device=where)
+                            for a in (samples.poses, samples.weights))
+        self.means, self.shares = _start(samples.poses, samples.weights, options)
+        self._base = _shrunk(_moments(self._x, self._w)[0], options)
+        self.covariances = np.repeat(self._base[None] * 0.5, len(self.means), 0)
+
+    def update(self, step: int) -> dict[str, float]:
+        """One iteration; the mean log density of the samples before it."""
+        prior = MixturePrior.from_covariances(self.means, self.covariances, self.shares, self.options.freedom)
+        responsibility, tail, density = _expect(prior, self._x)
+        mass = self._w[:, None] * responsibility
+        total = mass.sum(0).cpu().numpy()
+        self.shares = (total + 1.0) / (total.sum() + len(self.means))
+        for k in range(len(self.means)):
+            covariance, mean, weight = _moments(self._x, mass[:, k] * tail[:, k])
+            self.means[k] = mean
+            self.covariances[k] = _shrunk(covariance * (weight / min(total[k], weight)), self.options, self._base,
+                                          total[k])
+        return {"log_density": float((self._w * density).sum() / self._w.sum())}
+
+    def state(self) -> dict[str, object]:
+        import torch
+        return {k: torch.from_numpy(getattr(self, k).copy()) for k in ("means", "covariances", "shares")}
+
+    def restore(self, state: dict) -> None:
+        self.means, self.covariances, self.shares = (state[k].cpu().numpy() for k in ("means", "covariances", "shares"))
+
+    def prior(self) -> MixturePrior:
+        """The mixture as it is, with the broad component and joint limits."""
+        return _with_broad(self.means, self.covariances, self.shares, self._samples.poses, self._samples.weights,
+                           self.options)
 
 
 def _start(x: np.ndarray, w: np.ndarray, options: MixtureOptions) -> tuple[np.ndarray, np.ndarray]:
@@ -112,22 +146,31 @@ def _start(x: np.ndarray, w: np.ndarray, options: MixtureOptions) -> tuple[np.nd
     return means, np.full(len(means), 1 / len(means))
 
 
-def _expect(prior: MixturePrior, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Responsibilities [N, K] and Student-t weights [N, K]."""
-    squared = np.stack([(((x - m) @ f.T) ** 2).sum(1) for m, f in zip(prior.means, prior.factors, strict=True)], 1)
+def _expect(prior: MixturePrior, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Responsibilities [N, K], Student-t weights [N, K] and log densities [N] of x [N, 69]."""
+    import torch
+    means, factors, peaks = (torch.as_tensor(a, device=x.device) for a in (prior.means, prior.factors,
+                                                                            prior._log_peaks))
+    squared = torch.stack([(((x - m) @ f.T) ** 2).sum(1) for m, f in zip(means, factors, strict=True)], 1)
     nu, d = prior.freedom, DIMENSIONS
     finite = np.isfinite(nu)
-    cost = 0.5 * (nu + d) * np.log1p(squared / nu) if finite else 0.5 * squared
-    log_terms = prior._log_peaks - cost
-    share = np.exp(log_terms - log_terms.max(1, keepdims=True))
-    return share / share.sum(1, keepdims=True), (nu + d) / (nu + squared) if finite else np.ones_like(squared)
+    log_terms = peaks - (0.5 * (nu + d) * torch.log1p(squared / nu) if finite else 0.5 * squared)
+    tails = (nu + d) / (nu + squared) if finite else torch.ones_like(squared)
+    return torch.softmax(log_terms, 1), tails, torch.logsumexp(log_terms, 1)
 
 
-def _shrunk(x: np.ndarray, weight: np.ndarray, mean: np.ndarray, options: MixtureOptions,
-            base: np.ndarray | None = None, mass: float = np.inf) -> np.ndarray:
-    """Weighted covariance, off-block parts shrunk, small components pulled to `base`, anatomical spread added."""
+def _moments(x: Tensor, weight: Tensor) -> tuple[np.ndarray, np.ndarray, float]:
+    """Weighted covariance [69, 69] and mean [69] of x [N, 69], and the sum of the weights."""
+    total = weight.sum()
+    mean = weight @ x / total
     centred = x - mean
-    covariance = (centred * weight[:, None]).T @ centred / min(mass, weight.sum())
+    covariance = (centred * weight[:, None]).T @ centred / total
+    return covariance.cpu().numpy(), mean.cpu().numpy(), float(total)
+
+
+def _shrunk(covariance: np.ndarray, options: MixtureOptions, base: np.ndarray | None = None,
+            mass: float = np.inf) -> np.ndarray:
+    """Covariance with off-block parts shrunk, small components pulled to `base`, anatomical spread added."""
     target = np.where(_block_mask(), covariance, 0.0)
     covariance = (1 - options.shrinkage) * covariance + options.shrinkage * target
     covariance += np.diag((options.spread * least_spread()) ** 2)

@@ -11,16 +11,13 @@ import numpy as np
 
 from blur_motion_ros.data import mocap
 from blur_motion_ros.fit import priors
-from blur_motion_ros.learning import pose_prior
+from blur_motion_ros.learning import pose_prior, training
 from blur_motion_ros.learning.record import write_card
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = pose_prior.MixtureOptions()
-    parser.add_argument("--mocap", type=Path, help="CMU subset npz (default: BLUR_MOTION_MOCAP)")
-    parser.add_argument("--deepmimic", type=Path, help="folder with humanoid3d_*.txt (default: of pybullet_data)")
-    parser.add_argument("--out", type=Path, default=priors.ASSET, help="npz to write; a .json card is put beside it")
-    parser.add_argument("--seed", type=int, default=defaults.seed)
+    training.add_arguments(parser, out=priors.ASSET, run="pose_prior", seed=defaults.seed)
     parser.add_argument("--components", type=int, default=defaults.components, help="mixture components")
     parser.add_argument("--iterations", type=int, default=defaults.iterations, help="EM iterations")
     parser.add_argument("--evaluate", type=int, default=150, metavar="N", help="held-out poses to complete (0: none)")
@@ -32,15 +29,18 @@ def run(args: argparse.Namespace) -> int:
                       iterations=args.iterations)
     rest = body_rest()
     clips = mocap.load_training_clips("train", args.mocap, args.deepmimic, rest)
-    print(f"{len(clips)} clips, {sum(c.duration for c in clips) / 60:.1f} minutes")
-    prior = pose_prior.fit_mixture(pose_prior.gather(clips), options)
-    statistics = pose_prior.motion_statistics(clips)
-    save(args.out, prior, statistics)
-    metrics: dict = {"train_clips": len(clips), "train_minutes": sum(c.duration for c in clips) / 60}
+    minutes = sum(c.duration for c in clips) / 60
+    print(f"{len(clips)} clips, {minutes:.1f} minutes")
+    fit = pose_prior.MixtureFit(pose_prior.gather(clips), options, training.device(args.device))
+    loop = training.Loop(fit, args.run, log=1, save=1)
+    earlier = loop.seconds
+    loop.run()
+    save(args.out, fit.prior(), pose_prior.motion_statistics(clips))
+    metrics: dict = {"train_clips": len(clips), "train_minutes": minutes}
     if args.evaluate:
         tests = mocap.load_training_clips("test", args.mocap, args.deepmimic, rest)
         metrics |= evaluate(priors.load_pose_prior(args.out), clips, tests, args.evaluate, rest)
-    card = write_card(args.out, seed=args.seed, seconds=time.process_time() - started, metrics=metrics,
+    card = write_card(args.out, seed=args.seed, seconds=earlier + time.process_time() - started, metrics=metrics,
                       settings=asdict(options))
     print(card.read_text())
     return 0

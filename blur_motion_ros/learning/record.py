@@ -12,12 +12,19 @@ from typing import Any
 
 
 class Scalars:
-    """Append scalars to `folder`: `scalars.csv` always, TensorBoard event files where the package is installed."""
+    """Append scalars to `folder`: `scalars.csv` always, TensorBoard event files where the package is installed.
 
-    def __init__(self, folder: Path):
+    step: where the run goes on; what an interrupted run had logged beyond it is dropped.
+    """
+
+    def __init__(self, folder: Path, step: int = 0):
         folder.mkdir(parents=True, exist_ok=True)
-        self._csv = (folder / "scalars.csv").open("a", encoding="utf-8")
-        self._board = _board(folder)
+        path = folder / "scalars.csv"
+        kept = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        kept = [line for line in kept if line.split(",")[0].isdigit() and int(line.split(",")[0]) <= step]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._csv = path.open("a", encoding="utf-8")
+        self._board = _board(folder, step)
 
     def add(self, step: int, **values: float) -> None:
         """Record named values at a step."""
@@ -33,12 +40,12 @@ class Scalars:
             self._board.close()
 
 
-def _board(folder: Path) -> Any:
+def _board(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def write_card(weights: Path, *, seed: int, seconds: float, metrics: dict[str, Any], settings: dict[str, Any]) -> Path:
@@ -56,8 +63,3 @@ def _command() -> list[str]:
     """The command line without the folders of this machine."""
     return [Path(a).name if "/" in a else a for a in sys.argv[1:] if a != "--debug"]
 
-
-def device(wanted: str = "auto") -> str:
-    """'cuda' where one is there (or asked for), else 'cpu'."""
-    import torch
-    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +16,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from blur_motion_ros.data import mocap
 from blur_motion_ros.fit.short_motion import ASSET
 from blur_motion_ros.learning import short_motion as sm
+from blur_motion_ros.learning import training
 from blur_motion_ros.learning.pose_prior import motion_statistics
 from blur_motion_ros.learning.pose_prior_train import body_rest
-from blur_motion_ros.learning.record import Scalars, device, write_card
+from blur_motion_ros.learning.record import write_card
 
 AT = (-1.0, -0.5, 0.0, 0.5, 1.0)  # where in the window poses and joints are compared
 
@@ -42,23 +42,17 @@ class TrainOptions:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = TrainOptions()
-    parser.add_argument("--mocap", type=Path, help="CMU subset npz (default: BLUR_MOTION_MOCAP)")
-    parser.add_argument("--deepmimic", type=Path, help="folder with humanoid3d_*.txt (default: of pybullet_data)")
-    parser.add_argument("--out", type=Path, default=ASSET, help="TorchScript file to write, with a .json card")
-    parser.add_argument("--run", type=Path, default=Path("runs/short_motion"), help="checkpoint and logs; resumes")
-    parser.add_argument("--steps", type=int, default=defaults.steps)
-    parser.add_argument("--batch", type=int, default=defaults.batch)
-    parser.add_argument("--seed", type=int, default=defaults.seed)
+    training.add_arguments(parser, out=ASSET, run="short_motion", seed=defaults.seed)
+    training.add_step_arguments(parser, steps=defaults.steps, batch=defaults.batch)
     parser.add_argument("--adversarial", type=float, default=defaults.adversarial, help="weight of the adversary")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
 def run(args: argparse.Namespace) -> int:
     options = TrainOptions(steps=args.steps, batch=args.batch, seed=args.seed, adversarial=args.adversarial)
     rest = body_rest()
     clips = mocap.load_training_clips("train", args.mocap, args.deepmimic, rest)
-    trainer = Trainer(options, clips, rest, args.run, device(args.device))
-    seconds = trainer.train()
+    trainer = Trainer(options, clips, rest, training.device(args.device))
+    seconds = training.Loop(trainer, args.run, log=100, save=500).run()
     tests = mocap.load_training_clips("test", args.mocap, args.deepmimic, rest)
     metrics = evaluate(trainer.net.cpu().eval(), sm.Windows(tests), trainer.offsets.cpu())
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -69,12 +63,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Trainer:
-    """Seeded, resumable adversarial training. A resumed run draws other examples than an uninterrupted one."""
+    """The two networks and their optimisers: a `training.Trainee`."""
 
-    def __init__(self, options: TrainOptions, clips: list, rest: np.ndarray, folder: Path, where: str):
+    def __init__(self, options: TrainOptions, clips: list, rest: np.ndarray, where: str = "cpu"):
         torch.manual_seed(options.seed)
         torch.set_num_threads(1 if where == "cpu" else 4)
-        self.options, self.folder, self.where = options, folder, where
+        self.options, self.steps, self.where = options, options.steps, where
         self.data = sm.Windows(clips)
         self.offsets = torch.tensor(_bones(rest), dtype=torch.float32).to(where)
         self.sigma = torch.tensor(usual_sizes(clips), dtype=torch.float32)
@@ -83,30 +77,12 @@ class Trainer:
         maker = [p for n, p in self.net.named_parameters() if n.split(".")[0] in ("corrector", "turn", "change")]
         self.judge_optimiser = torch.optim.AdamW(judge, options.judge_rate, weight_decay=0.02)
         self.optimiser = torch.optim.AdamW(maker, options.rate, weight_decay=0.01)
-        self.step, self.seconds = 0, 0.0
-        self._resume()
 
-    def train(self) -> float:
-        """Run to the last step; returns CPU seconds spent (over all resumptions)."""
-        from tqdm import trange
-        scalars = Scalars(self.folder)
-        started, before = time.process_time(), self.seconds
-        generator = torch.Generator().manual_seed(self.options.seed + 1000 * self.step)
-        for step in trange(self.step, self.options.steps, initial=self.step, total=self.options.steps, mininterval=2):
-            values = self.update(generator)
-            self.step = step + 1
-            self.seconds = before + time.process_time() - started
-            if self.step % 100 == 0:
-                scalars.add(self.step, **values)
-            if self.step % 1000 == 0 or self.step == self.options.steps:
-                self.save()
-        scalars.close()
-        return self.seconds
-
-    def update(self, generator: torch.Generator) -> dict[str, float]:
+    def update(self, step: int) -> dict[str, float]:
         """One step of both players."""
         for group in (*self.optimiser.param_groups, *self.judge_optimiser.param_groups):
-            group["lr"] = self.options.rate * 0.5 * (1 + math.cos(math.pi * self.step / self.options.steps)) + 1e-6
+            group["lr"] = self.options.rate * 0.5 * (1 + math.cos(math.pi * step / self.steps)) + 1e-6
+        generator = training.torch_generator(self.options.seed, step)
         real, motion, duration = self.data.draw(self.options.batch, generator)
         spoilt = sm.corrupt(real, motion, duration, self.sigma, generator)
         real, motion, duration, *spoilt = (t.to(self.where) for t in (real, motion, duration, *spoilt))
@@ -116,6 +92,15 @@ class Trainer:
         terms = self._corrector_terms(real, motion, duration, turned, changed)
         self._apply(self.optimiser, sum(terms.values()))
         return {k: float(v.detach()) for k, v in {"judge": judged, **terms}.items()}
+
+    def state(self) -> dict[str, Any]:
+        return {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict(),
+                "judge": self.judge_optimiser.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["net"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.judge_optimiser.load_state_dict(state["judge"])
 
     def _judge(self, real: Tensor, motion: Tensor, duration: Tensor, spoilt: list[Tensor], turned: Tensor,
                changed: Tensor) -> Tensor:
@@ -144,28 +129,6 @@ class Trainer:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
         optimiser.step()
-
-    def save(self) -> None:
-        """Replace the checkpoint in one move."""
-        part = self.folder / "checkpoint.part"
-        torch.save({"net": self.net.state_dict(), "step": self.step, "seconds": self.seconds,
-                    "optimiser": self.optimiser.state_dict(), "judge": self.judge_optimiser.state_dict(),
-                    "options": json.dumps(asdict(self.options))}, part)
-        part.replace(self.folder / "checkpoint.pt")
-
-    def _resume(self) -> None:
-        path = self.folder / "checkpoint.pt"
-        if not path.is_file():
-            return
-        saved = torch.load(path, map_location=self.where, weights_only=True)
-        theirs = json.loads(saved["options"]) | {"steps": self.options.steps}
-        if theirs != asdict(self.options):
-            raise ValueError(f"{path} was made with other settings; choose another --run folder or delete it")
-        self.net.load_state_dict(saved["net"])
-        self.optimiser.load_state_dict(saved["optimiser"])
-        self.judge_optimiser.load_state_dict(saved["judge"])
-        self.step, self.seconds = saved["step"], saved["seconds"]
-        print(f"resuming at step {self.step}")
 
 
 def _bce(logits: Tensor, label: float) -> Tensor:
