@@ -2,9 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from blur_motion_ros.settings import setting
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the joint loss of Human from Blur (`fit.losses`, one function per name); 0: off.
+
+    By default the first-order path minimises what Levenberg-Marquardt does (`data` and `evidence`, squared sigmas).
+    `FirstOrderSettings.paper()` has the paper's own terms instead; the paper gives no weights, these are ours.
+    """
+
+    data: float = setting(1.0, "robust image residuals, as the lm solver has them", low=0.0, high=1e9)
+    evidence: float = setting(1.0, "priors, the last window's motion, measured poses", low=0.0, high=1e9)
+    formation: float = setting(0.0, "image formation: mean squared error of the image", low=0.0, high=1e9)
+    matting: float = setting(0.0, "matting: one minus soft intersection over union with the matte", low=0.0, high=1e9)
+    texture: float = setting(0.0, "surface texture smoothness", low=0.0, high=1e9)
+    pose: float = setting(0.0, "static pose prior at each mid-exposure", low=0.0, high=1e9)
+    shape: float = setting(0.0, "squared norm of the shape coefficients", low=0.0, high=1e9)
+    polynomial_l1: float = setting(0.0, "absolute values of the motion's coefficients", low=0.0, high=1e9)
+    polynomial_frobenius: float = setting(0.0, "Frobenius norm of the motion's coefficients", low=0.0, high=1e9)
+    background: float = setting(0.0, "person on pixels that show the plate", low=0.0, high=1e9)
+    adversarial: float = setting(0.0, "adversarial short-motion prior (exposures that stand alone)", low=0.0, high=1e9)
+
+
+@dataclass(frozen=True)
+class FirstOrderSettings:
+    """Adam on the joint loss, as in the paper. Much slower than lm on one window: docs/first_order.md."""
+
+    iterations: int = setting(60, "Adam steps per pyramid level on a warm start", low=1, high=100000)
+    cold_iterations: int = setting(150, "Adam steps per pyramid level on a cold start", low=1, high=100000)
+    rate: float = setting(0.3, "step of the motion, in the priors' sigmas (precondition) or rad and m", low=1e-5,
+                          high=10.0)
+    precondition: bool = setting(True, "step in coordinates in which the priors and measurements are round")
+    colour_rate: float = setting(0.01, "step of vertex colours where they are free", unit="linear light", low=1e-5,
+                                 high=1.0)
+    shape_rate: float = setting(0.02, "step of shape coefficients where they are free", low=1e-5, high=1.0)
+    decay: float = setting(0.05, "last step as a share of the first (cosine in between)", low=0.0, high=1.0)
+    tolerance: float = setting(1e-4, "stop when 20 steps lower the loss by less than this share", low=0.0, high=1.0)
+    background_sigma: float = setting(0.02, "image noise below which a pixel shows the plate", unit="linear light",
+                                      low=1e-4, high=1.0)
+    weights: LossWeights = field(default_factory=LossWeights)
 
 
 @dataclass(frozen=True)
@@ -34,6 +74,10 @@ class FitSettings:
     measurement_weight: float = setting(2.0, "weight of the initialiser's pose", low=0.0, high=100.0)
     short_motion: bool = setting(True, "one exposure per window: expect the motion that the learned prior expects")
     pose_prior_weight: float = setting(0.0, "weight of the static pose prior at mid-exposure", low=0.0, high=100.0)
+    direction_window: int = setting(5, "single exposures that decide each other's direction of time", unit="exposures",
+                                    low=2, high=100)
+    direction_log_odds: float = setting(2.2, "log-odds from which a limb's direction of time counts as decided (2.2: "
+                                        "nine to one)", low=0.0, high=30.0)
     velocity_carry: float = setting(1.0, "share of the last velocity used past the previous window",
                                     low=0.0, high=1.0)
     colour_every: int = setting(3, "vertex colours are solved every n-th window", unit="windows", low=1, high=1000)
@@ -44,5 +88,10 @@ class FitSettings:
                             unit="frames", low=0, high=100)
     stillness: bool = setting(True, "hold what does not change between two exposures")
     low_blur: float = setting(0.1, "blur rate below which velocity is not measured from blur", low=0.0, high=1.0)
+    solver: str = setting("lm", "lm: Levenberg-Marquardt, real time; adam: first order, as in the paper",
+                          choices=("lm", "adam"))
+    device: str = setting("cpu", "where adam renders (cuda needs nvdiffrast); lm is always on the cpu",
+                          choices=("cpu", "cuda"))
+    first_order: FirstOrderSettings = field(default_factory=FirstOrderSettings)
     poor_fit: float = setting(3.0, "root mean square image residual (expected noise = 1) called a poor fit",
                               unit="sigma", low=0.1, high=100.0)

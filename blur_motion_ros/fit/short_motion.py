@@ -45,6 +45,11 @@ class ShortMotionPrior:
         except RuntimeError as error:
             raise ShortMotionError(f"{path} is not a TorchScript file: {error}") from error
 
+    @property
+    def network(self):
+        """The TorchScript module: `learning.short_motion.ShortMotionNet.forward`."""
+        return self._net
+
     def judge(self, estimate: MotionEstimate) -> Judgement:
         """How plausible the estimated motion is, and how sure its direction in time, limb by limb."""
         rotmats, motion, duration = network_inputs(estimate)

@@ -1,8 +1,8 @@
 """The interface of differentiable sub-frame renderers (torch).
 
 Every backend draws M posed meshes of one topology, seen by one camera, into M small square images. Conventions are
-those of the package: camera frame x right, y down, z forward, metres; pixel centres at integers; linear light. A backend
-is made once (`render.make`) and called often; it keeps what does not depend on the vertices (contexts, topology).
+those of the package: camera frame x right, y down, z forward, metres; pixel centres at integers; linear light. A
+backend is made once (`render.make`) and called often; it keeps what does not depend on the vertices.
 """
 
 from __future__ import annotations

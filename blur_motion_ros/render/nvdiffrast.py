@@ -3,7 +3,7 @@ Rendering"): rasterize, interpolate, antialias. nvdiffrast is an optional packag
 nothing of it is shipped here. NVIDIA's own build and PyPI's `diffrp-nvdiffrast` offer the same module.
 
 All sub-frames of a window go through *one* rasterize call (instanced mode, [M, V, 4]). The context is kept per device
-and the topology hash per face list. Gradients at silhouettes come from antialias, so that is always on; 2x supersampling
+and the topology hash per face list. Gradients at silhouettes come from antialias, so that is always on; supersampling
 on top makes the forward image that of the CPU backend. `rasterize` waits for the host: no CUDA graph captures it.
 """
 
