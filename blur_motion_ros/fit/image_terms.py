@@ -16,9 +16,10 @@ import numpy as np
 from numba import njit
 
 from blur_motion_ros.fit.kinematics import FitBody, Posed
-from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, LIMB_OF_SLOT, LIMB_SLOTS, WindowLayout
+from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, PART_OF_SLOT, PARTS, WindowLayout
 from blur_motion_ros.render.raster import SubFrames
 
+_WIDTHS = np.array([last - first for first, last in PARTS])
 DEPTH_EDGE = np.float32(0.08)  # m; a neighbour nearer than this covers the pixel's own surface
 
 
@@ -50,22 +51,36 @@ class Residual:
     cost: float
 
 
+class Plan:
+    """Buffers of the linearisation of M sub-frames: which surface moves at each pixel, and the Jacobian's blocks.
+
+    source [M, S, S] vertex (-1: none), near [M, S, S] m, parts [M, S, S]: bits of `layout.PARTS` seen, one image per
+    exposure (F <= M), pixels: flat (exposure, y, x) sorted by group; group_*: of each group of pixels (see `_groups`).
+    """
+
+    def __init__(self, count: int, size: int):
+        groups = count << len(PARTS)
+        self.source = np.full((count, size, size), -1, np.int32)
+        self.near = np.empty((count, size, size), np.float32)
+        self.parts = np.zeros((count, size, size), np.uint8)
+        self.pixels = np.empty(count * size * size, np.int64)
+        self.group_exposure, self.group_parts, self.group_end = (np.zeros(groups, np.int64) for _ in range(3))
+        self.group_at = np.zeros(groups + 1, np.int64)
+        self._blocks = np.empty(0, np.float32)
+
+    def blocks(self, count: int) -> np.ndarray:
+        """Room for `count` numbers, not cleared."""
+        if len(self._blocks) < count:
+            self._blocks = np.empty(count + count // 4, np.float32)
+        return self._blocks
+
+
 class Workspace:
-    """Buffers of one window shape, reused from frame to frame: sub-frames and the rows of the Jacobian."""
+    """Buffers of one window shape, reused from frame to frame: sub-frames and their linearisation."""
 
     def __init__(self, count: int, size: int, supersample: int = 2):
         self.frames = SubFrames.allocate(count, size, supersample)
-        self._jacobian = np.zeros((0, 4, 1), np.float32)
-        self._right = np.zeros((0, 4), np.float32)
-
-    def rows(self, count: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Zeroed Jacobian [count, 4, width] and right-hand side [count, 4]."""
-        if len(self._jacobian) < count or self._jacobian.shape[2] != width:
-            self._jacobian = np.zeros((count + count // 4, 4, width), np.float32)
-            self._right = np.zeros((len(self._jacobian), 4), np.float32)
-        else:
-            self._jacobian[:count] = 0
-        return self._jacobian[:count], self._right[:count]
+        self.plan = Plan(count, size)
 
 
 def predict(frames: SubFrames, count: int, background: np.ndarray) -> np.ndarray:
@@ -85,66 +100,35 @@ def residual(target: Target, predicted: np.ndarray, cutoff: float) -> Residual:
 
 def normal_equations(body: FitBody, posed: Posed, workspace: Workspace, layout: WindowLayout, target: Target,
                      error: Residual) -> tuple[np.ndarray, np.ndarray]:
-    """Gauss-Newton matrices [F, n, n] and right-hand sides [F, n] of the image terms, one per exposure."""
-    frames = workspace.frames
-    width = FREE_COUNT * (layout.degree + 1) * 3
-    index, source, near, rows, groups = _plan(frames, body, layout.subframes, len(layout.exposures))
-    count = len(layout.exposures)
-    hessian, gradient = np.zeros((count, width, width)), np.zeros((count, width))
-    if rows == 0:
-        return hessian, gradient
-    jacobian, right = workspace.rows(rows, width)
-    scale = target.weight * error.root_weight
-    _gather(index, error.whitened, error.root_weight, right)
-    _jacobian(index, source, near, frames.colour, frames.alpha, frames.box, target.background, scale,
-              np.asarray(target.intrinsics, np.float32), posed.joints[:, FREE_JOINTS].astype(np.float32),
-              posed.lever.astype(np.float32), layout.basis.astype(np.float32), layout.subframes, body.chain_start,
-              body.chain_slot, body.chain_share, jacobian)
-    for first, last, exposure, limbs in groups:
-        _accumulate(jacobian[first:last].reshape(-1, width), right[first:last].reshape(-1), limbs,
-                    (layout.degree + 1) * 3, hessian[exposure], gradient[exposure])
+    """Gauss-Newton matrices [F, n, n] and right-hand sides [F, n] of the image terms, one per exposure.
+
+    Pixels are sorted by exposure and by the parts of the body that they see; each such group is one dense block whose
+    product with itself (BLAS syrk) lands in few rows and columns of the matrix. The residual is the block's last row,
+    so that the same product also gives the right-hand side.
+    """
+    frames, plan = workspace.frames, workspace.plan
+    count, orders = len(layout.exposures), layout.degree + 1
+    hessian, gradient = np.zeros((count, layout.size, layout.size)), np.zeros((count, layout.size))
+    _sources(frames.depth, frames.vertex, frames.box, body.parts_of_vertices, layout.subframes, plan.source, plan.near,
+             plan.parts[:count])
+    groups = _groups(plan.parts[:count], _WIDTHS, 3 * orders, plan.pixels, plan.group_exposure, plan.group_parts,
+                     plan.group_end, plan.group_at)
+    blocks = plan.blocks(plan.group_at[groups])
+    used = _blocks(plan.pixels, plan.group_parts[:groups], plan.group_end, plan.group_at, plan.source, plan.near,
+                   frames.colour, frames.alpha, target.background, target.weight, error.whitened, error.root_weight,
+                   np.asarray(target.intrinsics, np.float32), posed.joints, posed.lever, layout.basis,
+                   layout.subframes, body.chain_start, body.chain_slot, body.chain_share, (0,) * orders, blocks)
+    for g in range(groups):
+        block = blocks[plan.group_at[g]:plan.group_at[g + 1]]
+        block = block.reshape(_block_height(int(plan.group_parts[g]), 3 * orders), -1)[:, :4 * used[g]]
+        if used[g]:
+            f = plan.group_exposure[g]
+            _scatter(block @ block.T, plan.group_parts[g], 3 * orders, hessian[f], gradient[f])
     return hessian, gradient
 
 
-def _accumulate(block: np.ndarray, right: np.ndarray, limbs: list[int], unit: int, hessian: np.ndarray,
-                gradient: np.ndarray) -> None:
-    slices = [slice(LIMB_SLOTS[i][0] * unit, LIMB_SLOTS[i][1] * unit) for i in limbs]
-    for i, a in enumerate(slices):
-        gradient[a] += block[:, a].T @ right
-        for b in slices[: i + 1]:
-            product = block[:, a].T @ block[:, b]
-            hessian[a, b] += product
-            if a is not b:
-                hessian[b, a] += product.T
-
-
-def _plan(frames: SubFrames, body: FitBody, subframes: int, count: int):
-    """Choose the surface that moves at every pixel of every sub-frame; give rows to pixels by exposure and limbs."""
-    size = frames.alpha.shape[1]
-    source = np.full(frames.alpha.shape, -1, np.int32)
-    near = np.empty(frames.alpha.shape, np.float32)
-    limbs = np.zeros((count, size, size), np.int32)
-    _sources(frames.depth, frames.vertex, frames.box, _limbs_of_vertices(body), subframes, source, near, limbs)
-    limbs |= np.arange(count, dtype=np.int32)[:, None, None] << len(LIMB_SLOTS) if count > 1 else 0
-    limbs *= (limbs & 1)  # the trunk's bit says whether anything moves at the pixel
-    flat = limbs.reshape(-1)
-    active = np.flatnonzero(flat)
-    order = active[np.argsort(flat[active], kind="stable")]
-    index = np.full(flat.shape, -1, np.int32)
-    index[order] = np.arange(len(order))
-    masks, firsts = np.unique(flat[order], return_index=True)
-    lasts = np.append(firsts[1:], len(order))[:len(firsts)]  # no pixel moves: no group
-    groups = [(int(a), int(b), int(mask) >> len(LIMB_SLOTS), [i for i in range(len(LIMB_SLOTS)) if mask >> i & 1])
-              for mask, a, b in zip(masks, firsts, lasts, strict=True)]
-    return index.reshape(limbs.shape), source, near, len(order), groups
-
-
-def _limbs_of_vertices(body: FitBody) -> np.ndarray:
-    """[V] bit mask of the limbs that move each vertex; the trunk (bit 0) always does."""
-    mask = np.ones(len(body.rest_vertices), np.int32)
-    owner = np.repeat(np.arange(len(mask)), np.diff(body.chain_start))
-    np.bitwise_or.at(mask, owner, 1 << LIMB_OF_SLOT[body.chain_slot])
-    return mask
+def _block_height(parts: int, unit: int) -> int:
+    return sum(unit * w for i, w in enumerate(_WIDTHS.tolist()) if parts >> i & 1) + 1
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -163,8 +147,11 @@ def _average(colour, alpha, box, background, out):
 
 
 @njit(cache=True, nogil=True)
-def _sources(depth, vertex, box, limbs_of_vertices, subframes, source, near, limbs):
+def _sources(depth, vertex, box, parts_of_vertices, subframes, source, near, parts):
+    """The surface that moves at every pixel of every sub-frame, and per exposure the parts that a pixel sees."""
     size = depth.shape[1]
+    source[:] = -1
+    parts[:] = 0
     for m in range(depth.shape[0]):
         f = m // subframes
         if box[m, 2] == 0:
@@ -182,85 +169,181 @@ def _sources(depth, vertex, box, limbs_of_vertices, subframes, source, near, lim
                 if chosen >= 0:
                     source[m, y, x] = chosen
                     near[m, y, x] = best
-                    limbs[f, y, x] |= limbs_of_vertices[chosen]
+                    parts[f, y, x] |= parts_of_vertices[chosen]
 
 
 @njit(cache=True, nogil=True)
-def _gather(index, whitened, root_weight, right):
-    for f in range(index.shape[0]):
-        for y in range(index.shape[1]):
-            for x in range(index.shape[2]):
-                r = index[f, y, x]
-                if r >= 0:
-                    for c in range(4):
-                        right[r, c] = whitened[f, y, x, c] * root_weight[f, y, x, c]
+def _groups(parts, widths, unit, pixels, group_exposure, group_parts, group_end, group_at):
+    """Counting sort of the pixels by (exposure, parts). Group g: pixels up to group_end[g], its block of
+    [columns + 1, 4 * pixels] from group_at[g]. Returns the number of groups."""
+    groups, end, at = 0, 0, 0
+    size = parts.shape[1]
+    group_at[0] = 0
+    for f in range(parts.shape[0]):
+        histogram = np.zeros(1 << len(widths), np.int64)
+        for y in range(size):
+            for x in range(size):
+                histogram[parts[f, y, x]] += 1
+        first = np.zeros(len(histogram), np.int64)
+        for mask in range(1, len(histogram)):
+            if histogram[mask] == 0:
+                continue
+            first[mask] = end
+            height = 1
+            for i in range(len(widths)):
+                height += unit * widths[i] * (mask >> i & 1)
+            end += histogram[mask]
+            at += height * 4 * histogram[mask]
+            group_exposure[groups], group_parts[groups], group_end[groups] = f, mask, end
+            groups += 1
+            group_at[groups] = at
+        for y in range(size):
+            for x in range(size):
+                mask = parts[f, y, x]
+                if mask:
+                    pixels[first[mask]] = (f * size + y) * size + x
+                    first[mask] += 1
+    return groups
+
+
+@njit(cache=True, nogil=True)
+def _rows_of_slots(parts, unit, rows):
+    """Where each free slot's rows begin in a block of these parts; returns the row of the residual."""
+    at = 0
+    for slot in range(rows.shape[0]):
+        rows[slot] = at
+        if parts >> PART_OF_SLOT[slot] & 1:
+            at += unit
+    return at
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _jacobian(index, source, near, colour, alpha, box, background, scale, k, joints, lever, basis, subframes,
-              chain_start, chain_slot, chain_share, jacobian):
+def _blocks(pixels, group_parts, group_end, group_at, source, near, colour, alpha, background, weight, whitened,
+            root_weight, k, joints, lever, basis, subframes, chain_start, chain_slot, chain_share, orders, blocks):
+    """Fill the groups' blocks; returns how many pixels of each have a derivative at all.
+
+    `orders`: a tuple as long as the polynomials have orders; its length is known when this is compiled.
+    """
     size = alpha.shape[1]
-    share = np.float32(1.0 / subframes)
-    ux, uy = np.empty(3, np.float32), np.empty(3, np.float32)
-    gx, gy = np.empty(4, np.float32), np.empty(4, np.float32)
-    half = np.float32(0.5)
-    for m in range(alpha.shape[0]):
-        f = m // subframes
-        if box[m, 2] == 0:
-            continue
-        for y in range(max(0, box[m, 1] - 1), min(size, box[m, 3] + 1)):
-            for x in range(max(0, box[m, 0] - 1), min(size, box[m, 2] + 1)):
+    used = np.zeros(len(group_parts), np.int64)
+    centres, levers, times = _as_single(joints, lever, basis)
+    row_of = np.empty(FREE_COUNT, np.int64)
+    column = np.empty(FREE_COUNT * 3 * len(orders) * 4 + 4, np.float32)  # of one pixel: [rows of the block, 4 channels]
+    first = 0
+    for g in range(len(group_parts)):
+        last = _rows_of_slots(group_parts[g], 3 * len(orders), row_of)
+        pitch = 4 * (group_end[g] - first)
+        for p in range(first, group_end[g]):
+            x, y, f = pixels[p] % size, pixels[p] // size % size, pixels[p] // (size * size)
+            column[:4 * last] = 0
+            moved = False
+            for m in range(f * subframes, (f + 1) * subframes):
                 v = source[m, y, x]
                 if v < 0:
                     continue
-                x0, x1, y0, y1 = max(x - 1, 0), min(x + 1, size - 1), max(y - 1, 0), min(y + 1, size - 1)
-                gx[3] = half * (alpha[m, y, x1] - alpha[m, y, x0])
-                gy[3] = half * (alpha[m, y1, x] - alpha[m, y0, x])
-                strength = abs(gx[3]) + abs(gy[3])
-                for c in range(3):
-                    b = background[f, y, x, c]
-                    gx[c] = half * (colour[m, y, x1, c] - colour[m, y, x0, c]) - b * gx[3]
-                    gy[c] = half * (colour[m, y1, x, c] - colour[m, y0, x, c]) - b * gy[3]
-                    strength += abs(gx[c]) + abs(gy[c])
-                if strength < np.float32(1e-3):
-                    continue
-                for c in range(4):
-                    s = -share * scale[f, y, x, c]
-                    gx[c] *= s
-                    gy[c] *= s
                 z = near[m, y, x]
                 px = (x - k[0, 2]) / k[0, 0] * z
                 py = (y - k[1, 2]) / k[1, 1] * z
-                fx, fy = k[0, 0] / z, k[1, 1] / z
-                row = jacobian[index[f, y, x]]
-                for a in range(3):  # translation
-                    ux[a] = fx if a == 0 else (-fx * px / z if a == 2 else np.float32(0.0))
-                    uy[a] = fy if a == 1 else (-fy * py / z if a == 2 else np.float32(0.0))
-                _add(row, 0, gx, gy, ux, uy, basis[m])
+                seen, qx, qy, qz = _pull(m, f, y, x, px / z, py / z, k[0, 0] / z, k[1, 1] / z, colour, alpha,
+                                         background, weight, root_weight, subframes)
+                if not seen:
+                    continue
+                moved = True
+                _add(column, 0, 0, qx, times[m], orders)
+                _add(column, 0, 1, qy, times[m], orders)
+                _add(column, 0, 2, qz, times[m], orders)
                 for entry in range(chain_start[v], chain_start[v + 1]):
-                    slot, weight = chain_slot[entry], chain_share[entry]
-                    rx = px - joints[m, slot - 1, 0]
-                    ry = py - joints[m, slot - 1, 1]
-                    rz = z - joints[m, slot - 1, 2]
+                    slot = chain_slot[entry]
+                    share = chain_share[entry]
+                    rx = share * (px - centres[m, slot, 0])
+                    ry = share * (py - centres[m, slot, 1])
+                    rz = share * (z - centres[m, slot, 2])
                     for a in range(3):
-                        wx, wy, wz = lever[m, slot, 0, a], lever[m, slot, 1, a], lever[m, slot, 2, a]
-                        dz = wx * ry - wy * rx
-                        ux[a] = weight * fx * (wy * rz - wz * ry - px / z * dz)
-                        uy[a] = weight * fy * (wz * rx - wx * rz - py / z * dz)
-                    _add(row, slot, gx, gy, ux, uy, basis[m])
+                        wx, wy, wz = levers[m, slot, 0, a], levers[m, slot, 1, a], levers[m, slot, 2, a]
+                        d = _along(wy * rz - wz * ry, wz * rx - wx * rz, wx * ry - wy * rx, qx, qy, qz)
+                        _add(column, row_of[slot], a, d, times[m], orders)
+            if moved:
+                for c in range(4):
+                    column[4 * last + c] = whitened[f, y, x, c] * root_weight[f, y, x, c]
+                to = group_at[g] + 4 * used[g]
+                for row in range(last + 1):
+                    for c in range(4):
+                        blocks[to + c] = column[4 * row + c]
+                    to += pitch
+                used[g] += 1
+        first = group_end[g]
+    return used
 
 
 @njit(cache=True, nogil=True, fastmath=True, inline="always")
-def _add(row, slot, gx, gy, ux, uy, basis):
-    """row [4, n] += image gradient . velocity (x) basis, for one free slot."""
-    orders = basis.shape[0]
-    at = slot * orders * 3
-    for c in range(4):
-        d0 = gx[c] * ux[0] + gy[c] * uy[0]
-        d1 = gx[c] * ux[1] + gy[c] * uy[1]
-        d2 = gx[c] * ux[2] + gy[c] * uy[2]
-        for o in range(orders):
-            b = basis[o]
-            row[c, at + 3 * o] += d0 * b
-            row[c, at + 3 * o + 1] += d1 * b
-            row[c, at + 3 * o + 2] += d2 * b
+def _along(vx, vy, vz, qx, qy, qz):
+    """Velocity . pull for each of the four channels."""
+    return (vx * qx[0] + vy * qy[0] + vz * qz[0], vx * qx[1] + vy * qy[1] + vz * qz[1],
+            vx * qx[2] + vy * qy[2] + vz * qz[2], vx * qx[3] + vy * qy[3] + vz * qz[3])
+
+
+@njit(cache=True, nogil=True, fastmath=True, inline="always")
+def _add(column, row, axis, d, times, orders):
+    """column += derivative (x) basis, for one axis of the slot whose rows begin at `row`."""
+    for o in range(len(orders)):
+        to = 4 * (row + 3 * o + axis)
+        column[to] += times[o] * d[0]
+        column[to + 1] += times[o] * d[1]
+        column[to + 2] += times[o] * d[2]
+        column[to + 3] += times[o] * d[3]
+
+
+@njit(cache=True, nogil=True)
+def _as_single(joints, lever, basis):
+    """Joint centres [M, 21, 3] and levers [M, 21, 3, 3] of the free slots, and the basis, in single precision."""
+    centres = np.zeros((len(joints), FREE_COUNT, 3), np.float32)
+    for slot in range(1, FREE_COUNT):
+        for m in range(len(joints)):
+            for a in range(3):
+                centres[m, slot, a] = joints[m, FREE_JOINTS[slot - 1], a]
+    return centres, lever.astype(np.float32), basis.astype(np.float32)
+
+
+@njit(cache=True, nogil=True, fastmath=True, inline="always")
+def _pull(m, f, y, x, tx, ty, fx, fy, colour, alpha, background, weight, root_weight, subframes):
+    """Whitened change of the pixel's four channels per metre of the surface point along x, y, z; False: there is none.
+
+    tx, ty: x / z and y / z of the point; fx, fy: pixels per metre there.
+    """
+    size = alpha.shape[1]
+    half = np.float32(0.5)
+    x0, x1, y0, y1 = max(x - 1, 0), min(x + 1, size - 1), max(y - 1, 0), min(y + 1, size - 1)
+    ax = half * (alpha[m, y, x1] - alpha[m, y, x0])
+    ay = half * (alpha[m, y1, x] - alpha[m, y0, x])
+    b0, b1, b2 = background[f, y, x, 0], background[f, y, x, 1], background[f, y, x, 2]
+    gx = (half * (colour[m, y, x1, 0] - colour[m, y, x0, 0]) - b0 * ax,
+          half * (colour[m, y, x1, 1] - colour[m, y, x0, 1]) - b1 * ax,
+          half * (colour[m, y, x1, 2] - colour[m, y, x0, 2]) - b2 * ax, ax)
+    gy = (half * (colour[m, y1, x, 0] - colour[m, y0, x, 0]) - b0 * ay,
+          half * (colour[m, y1, x, 1] - colour[m, y0, x, 1]) - b1 * ay,
+          half * (colour[m, y1, x, 2] - colour[m, y0, x, 2]) - b2 * ay, ay)
+    strength = (abs(gx[0]) + abs(gx[1]) + abs(gx[2]) + abs(gx[3]) + abs(gy[0]) + abs(gy[1]) + abs(gy[2]) + abs(gy[3]))
+    share = np.float32(-1.0) / np.float32(subframes)
+    s = (share * weight[f, y, x, 0] * root_weight[f, y, x, 0], share * weight[f, y, x, 1] * root_weight[f, y, x, 1],
+         share * weight[f, y, x, 2] * root_weight[f, y, x, 2], share * weight[f, y, x, 3] * root_weight[f, y, x, 3])
+    qx = (s[0] * fx * gx[0], s[1] * fx * gx[1], s[2] * fx * gx[2], s[3] * fx * gx[3])
+    qy = (s[0] * fy * gy[0], s[1] * fy * gy[1], s[2] * fy * gy[2], s[3] * fy * gy[3])
+    qz = (-tx * qx[0] - ty * qy[0], -tx * qx[1] - ty * qy[1], -tx * qx[2] - ty * qy[2], -tx * qx[3] - ty * qy[3])
+    return strength >= np.float32(1e-3), qx, qy, qz
+
+
+@njit(cache=True, nogil=True)
+def _scatter(product, parts, unit, hessian, gradient):
+    """Add a block's product with itself to the rows and columns that it stands for."""
+    column = np.empty(product.shape[0] - 1, np.int64)
+    at = 0
+    for slot in range(FREE_COUNT):
+        if parts >> PART_OF_SLOT[slot] & 1:
+            for i in range(unit):
+                column[at] = slot * unit + i
+                at += 1
+    for i in range(at):
+        row = hessian[column[i]]
+        for j in range(at):
+            row[column[j]] += product[i, j]
+        gradient[column[i]] += product[at, i]

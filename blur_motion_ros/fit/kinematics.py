@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numba import njit
 
-from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, SLOT_OF_JOINT
+from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, PART_OF_SLOT, SLOT_OF_JOINT
 from blur_motion_ros.motion import rotations
 
 
@@ -30,6 +31,14 @@ class FitBody:
     chain_slot: np.ndarray
     chain_share: np.ndarray
     edges: np.ndarray
+
+    @cached_property
+    def parts_of_vertices(self) -> np.ndarray:
+        """[V] bits of the `layout.PARTS` that move each vertex; the root (bit 0) always does."""
+        mask = np.ones(len(self.rest_vertices), np.uint8)
+        owner = np.repeat(np.arange(len(mask)), np.diff(self.chain_start))
+        np.bitwise_or.at(mask, owner, (1 << PART_OF_SLOT[self.chain_slot]).astype(np.uint8))
+        return mask
 
     @staticmethod
     def of(rest_vertices: np.ndarray, rest_joints: np.ndarray, weights: np.ndarray, parents: np.ndarray,

@@ -25,6 +25,9 @@ SLOT_OF_JOINT = np.full(24, -1, np.int32)  # joint -> index among the free rows 
 SLOT_OF_JOINT[FREE_JOINTS] = 1 + np.arange(len(FREE_JOINTS))
 _ends = np.cumsum([1 + len(LIMBS[0])] + [len(limb) for limb in LIMBS[1:]])
 LIMB_SLOTS = tuple(zip(np.concatenate([[0], _ends[:-1]]).tolist(), _ends.tolist(), strict=True))  # translation is trunk
+# Finer than limbs: legs hang on the pelvis alone, arms and head on the spine too. Runs of slots, in slot order.
+PARTS = ((0, 2), (2, LIMB_SLOTS[0][1])) + LIMB_SLOTS[1:]
+PART_OF_SLOT = np.concatenate([np.full(b - a, i, np.int32) for i, (a, b) in enumerate(PARTS)])
 LIMB_OF_SLOT = np.concatenate([np.full(b - a, i, np.int32) for i, (a, b) in enumerate(LIMB_SLOTS)])
 
 
