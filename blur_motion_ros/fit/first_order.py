@@ -20,7 +20,7 @@ from blur_motion_ros import render
 from blur_motion_ros.fit import kinematics_torch as kinematics
 from blur_motion_ros.fit import losses
 from blur_motion_ros.fit.kinematics_torch import TorchBody
-from blur_motion_ros.fit.settings import FirstOrderSettings
+from blur_motion_ros.fit.settings import FirstOrderSettings, FitSettings
 from blur_motion_ros.fit.solver import Problem, Solution
 from blur_motion_ros.motion import rotations_torch
 from blur_motion_ros.render.base import Rendered, Renderer
@@ -64,6 +64,13 @@ def solve_first_order(problem: Problem, free: np.ndarray, settings: FirstOrderSe
     found = best["free"]
     return FirstOrderSolution(found, solved.evaluate(found), None, len(history), best.get("colours"),
                               best.get("betas"), best["terms"], tuple(history))
+
+
+def solve_window(problem: Problem, free: np.ndarray, settings: FitSettings, warm: bool) -> FirstOrderSolution:
+    """`solve_first_order` as `BlurFit` calls it: steps for a warm or a cold start, drawn on `settings.device`."""
+    first = settings.first_order
+    return solve_first_order(problem, free, first, first.iterations if warm else first.cold_iterations,
+                             renderer_for(settings.device))
 
 
 @lru_cache(maxsize=1)

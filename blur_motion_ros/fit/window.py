@@ -97,7 +97,7 @@ class BlurFit:
             if self.settings.stillness and not held:
                 problem, hypothesis = self._hold_still(problem, hypothesis, free)
                 held = True
-            solution = solver.solve(problem, free, self._steps(hypothesis))
+            solution = self._solve(problem, free, hypothesis)
             free = solution.free
             if not self._coloured or (with_colour and self._seen % self.settings.colour_every == 0):
                 self._update_colours(problem, solution)
@@ -138,9 +138,16 @@ class BlurFit:
         hypothesis = Hypothesis(start, self._priors(layout, start), evidence)
         size = min(self.settings.coarse_size, self.settings.size)
         problem = self._problem(observations, layout, hypothesis, size, self._coloured)
-        solution = solver.solve(problem, start.free, self._steps(hypothesis))
+        solution = self._solve(problem, start.free, hypothesis)
         charge = 0.0 if start.carried else self.settings.restart_cost
         return solution.evaluation.cost + charge, hypothesis, solution.free
+
+    def _solve(self, problem: solver.Problem, free: np.ndarray, hypothesis: Hypothesis) -> solver.Solution:
+        if self.settings.solver == "adam":
+            from blur_motion_ros.fit.first_order import solve_window
+
+            return solve_window(problem, free, self.settings, hypothesis.start.carried)
+        return solver.solve(problem, free, self._steps(hypothesis))
 
     def _steps(self, hypothesis: Hypothesis) -> int:
         return self.settings.iterations if hypothesis.start.carried else self.settings.cold_iterations
