@@ -55,9 +55,18 @@ class MotionPrior:
         return float(((self.freedom + 3) * np.log1p(squared / self.freedom)).sum())
 
     def normal(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        squared = ((free / self.scale) ** 2).sum(-1)
-        precision = ((self.freedom + 3) / (self.freedom + squared))[..., None] / self.scale**2
+        precision = self._precision(free)
         return np.diag(precision.reshape(-1)), -(precision * free).reshape(-1)
+
+    def add_normal(self, free: np.ndarray, hessian: np.ndarray, gradient: np.ndarray) -> None:
+        precision = self._precision(free)
+        hessian.reshape(-1)[::len(hessian) + 1] += precision.reshape(-1)
+        gradient -= (precision * free).reshape(-1)
+
+    def _precision(self, free: np.ndarray) -> np.ndarray:
+        """[21, K, 3] of the Gaussian that touches the Student-t at `free`."""
+        squared = ((free / self.scale) ** 2).sum(-1)
+        return ((self.freedom + 3) / (self.freedom + squared))[..., None] / self.scale**2
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numba import njit
 
 from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS
 from blur_motion_ros.motion import rotations
@@ -24,6 +25,18 @@ class Term(Protocol):
     def cost(self, free: np.ndarray) -> float: ...
 
     def normal(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+def add_normal(term: Term, free: np.ndarray, hessian: np.ndarray, gradient: np.ndarray) -> None:
+    """Add a term's `normal` to hessian [n, n] and gradient [n], without making its matrix where the term can
+    (`add_normal(free, hessian, gradient)`)."""
+    directly = getattr(term, "add_normal", None)
+    if directly is not None:
+        directly(free, hessian, gradient)
+        return
+    h, g = term.normal(free)
+    hessian += h
+    gradient += g
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,10 @@ class CoefficientPrior:
 
     def normal(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.diag(self.precision.reshape(-1)), (self.precision * (self.mean - free)).reshape(-1)
+
+    def add_normal(self, free: np.ndarray, hessian: np.ndarray, gradient: np.ndarray) -> None:
+        hessian.reshape(-1)[::len(hessian) + 1] += self.precision.reshape(-1)
+        gradient += (self.precision * (self.mean - free)).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -68,27 +85,17 @@ class PoseGaussian:
 
     def squared(self, free: np.ndarray) -> float:
         """Squared Mahalanobis distance of the motion from the measurement (63 where all is well)."""
-        error = self._error(np.einsum("k,jkc->jc", self.basis, free))
-        return float(error @ self.information @ error)
+        return _pose_squared(free, self.basis, self.reference, self.reference_transl, self.rotation, self.transl,
+                             self.information)
 
     def normal(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        value = np.einsum("k,jkc->jc", self.basis, free)
-        error = self._error(value)
-        pull = self.information @ error
-        weight = 1 / (1 + float(error @ pull) / self.cutoff) ** 2
-        blocks = np.tile(np.eye(3), (FREE_COUNT, 1, 1))
-        delta = error.reshape(-1, 3)[1:]
-        blocks[1:] = rotations.inverse_right_jacobian(delta) @ rotations.right_jacobian(value[1:])
-        information = self.information.reshape(FREE_COUNT, 3, FREE_COUNT, 3)
-        turned = np.swapaxes(blocks, -1, -2)[:, None] @ np.swapaxes(information, 1, 2) @ blocks[None]
-        gradient = -weight * (np.swapaxes(blocks, -1, -2) @ pull.reshape(-1, 3, 1))[..., 0]
-        return spread(weight * turned, self.basis), (gradient[:, None] * self.basis[:, None]).reshape(-1)
+        hessian, gradient = np.zeros((free.size, free.size)), np.zeros(free.size)
+        self.add_normal(free, hessian, gradient)
+        return hessian, gradient
 
-    def _error(self, value: np.ndarray) -> np.ndarray:
-        """Estimate minus measurement [63], in the measurement's tangent; value [21, 3]: the pose at its time."""
-        local = self.reference[FREE_JOINTS] @ rotations.exp(value[1:])
-        delta = rotations.log(np.swapaxes(self.rotation[FREE_JOINTS], -1, -2) @ local)
-        return np.concatenate([self.reference_transl + value[0] - self.transl, delta.reshape(-1)])
+    def add_normal(self, free: np.ndarray, hessian: np.ndarray, gradient: np.ndarray) -> None:
+        _add_pose_normal(free, self.basis, self.reference, self.reference_transl, self.rotation, self.transl,
+                         self.information, self.cutoff, hessian, gradient)
 
 
 @dataclass(frozen=True)
@@ -128,8 +135,93 @@ class RotationVectorPrior:
         return r, jacobian, blocks
 
 
-def spread(blocks: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """A matrix over the pose at one instant, [21, 21, 3, 3] -> the same over all coefficients [n, n]."""
-    count, orders = len(blocks), len(basis)
-    wide = np.swapaxes(blocks, 1, 2)[:, None, :, :, None] * np.outer(basis, basis)[None, :, None, None, :, None]
-    return wide.reshape(count * orders * 3, count * orders * 3)
+@njit(cache=True, nogil=True)
+def _pose_error(free, basis, reference, reference_transl, rotation, transl):
+    """Estimate minus measurement [21, 3], in the measurement's tangent, and the motion's value there [21, 3]."""
+    value = np.zeros((FREE_COUNT, 3))
+    for k in range(len(basis)):
+        value += basis[k] * free[:, k]
+    turned = np.empty((FREE_COUNT, 3, 3))
+    rotations.exp_into(value, turned)
+    apart = np.empty((FREE_COUNT - 1, 3, 3))
+    for slot in range(1, FREE_COUNT):
+        joint = FREE_JOINTS[slot - 1]
+        for a in range(3):
+            for b in range(3):
+                total = 0.0
+                for c in range(3):
+                    for d in range(3):
+                        total += rotation[joint, c, a] * reference[joint, c, d] * turned[slot, d, b]
+                apart[slot - 1, a, b] = total
+    error = np.empty((FREE_COUNT, 3))
+    error[0] = reference_transl + value[0] - transl
+    rotations.log_into(apart, error[1:])
+    return error, value
+
+
+@njit(cache=True, nogil=True)
+def _pose_squared(free, basis, reference, reference_transl, rotation, transl, information):
+    error = _pose_error(free, basis, reference, reference_transl, rotation, transl)[0].reshape(-1)
+    return np.dot(error, np.dot(information, error))
+
+
+@njit(cache=True, nogil=True)
+def _add_pose_normal(free, basis, reference, reference_transl, rotation, transl, information, cutoff, hessian,
+                     gradient):
+    """H += w B' I B (x) b b', g -= w B' I e (x) b: B maps changes of the coefficients' value to changes of e."""
+    error, value = _pose_error(free, basis, reference, reference_transl, rotation, transl)
+    pull = np.dot(information, error.reshape(-1))
+    weight = 1 / (1 + np.dot(error.reshape(-1), pull) / cutoff) ** 2
+    inverse, forward = np.empty((FREE_COUNT, 3, 3)), np.empty((FREE_COUNT, 3, 3))
+    rotations.right_jacobian_into(error, True, inverse)
+    rotations.right_jacobian_into(value, False, forward)
+    blocks = np.zeros((FREE_COUNT, 3, 3))
+    for a in range(3):
+        blocks[0, a, a] = 1
+    for slot in range(1, FREE_COUNT):
+        for a in range(3):
+            for b in range(3):
+                for c in range(3):
+                    blocks[slot, a, b] += inverse[slot, a, c] * forward[slot, c, b]
+    _add_spread(_sandwich(blocks, information), weight, basis, hessian)
+    orders = len(basis)
+    for slot in range(FREE_COUNT):
+        for b in range(3):
+            total = 0.0
+            for a in range(3):
+                total += blocks[slot, a, b] * pull[3 * slot + a]
+            for k in range(orders):
+                gradient[(slot * orders + k) * 3 + b] -= weight * total * basis[k]
+
+
+@njit(cache=True, nogil=True)
+def _sandwich(blocks, matrix):
+    """B' M B for B block-diagonal, blocks [21, 3, 3]; M [63, 63] symmetric."""
+    half, out = np.zeros(matrix.shape), np.zeros(matrix.shape)
+    for i in range(len(matrix)):
+        for slot in range(len(blocks)):
+            for b in range(3):
+                for c in range(3):
+                    half[i, 3 * slot + b] += matrix[i, 3 * slot + c] * blocks[slot, c, b]
+    for slot in range(len(blocks)):
+        for b in range(3):
+            for c in range(3):
+                factor = blocks[slot, c, b]
+                for j in range(len(matrix)):
+                    out[3 * slot + b, j] += factor * half[3 * slot + c, j]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _add_spread(matrix, weight, basis, hessian):
+    """hessian [n, n] += weight * (matrix [63, 63] over the pose at one instant, spread over the coefficients)."""
+    slots, orders = len(matrix) // 3, len(basis)
+    for s in range(slots):
+        for k in range(orders):
+            for a in range(3):
+                row = hessian[(s * orders + k) * 3 + a]
+                for u in range(slots):
+                    for m in range(orders):
+                        factor = weight * basis[k] * basis[m]
+                        for b in range(3):
+                            row[(u * orders + m) * 3 + b] += factor * matrix[3 * s + a, 3 * u + b]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
-from blur_motion_ros.fit import image_terms
-from blur_motion_ros.fit.gaussian_terms import Term
+from blur_motion_ros.fit import image_terms, linear
+from blur_motion_ros.fit.gaussian_terms import Term, add_normal
 from blur_motion_ros.fit.image_terms import Residual, Target, Workspace
 from blur_motion_ros.fit.kinematics import FitBody, Posed, pose
 from blur_motion_ros.fit.layout import FREE_ROWS, WindowLayout
@@ -35,15 +34,19 @@ class Problem:
     cutoff: float
     workspace: Workspace
 
-    def evaluate(self, free: np.ndarray) -> Evaluation:
-        """Render and compare. free [21, K, 3]."""
+    def evaluate(self, free: np.ndarray, drawn: Evaluation | None = None) -> Evaluation:
+        """Render and compare. free [21, K, 3].  drawn: of the same motion and images with other terms, if known."""
+        if drawn is not None:
+            return replace(drawn, cost=self._cost(free, drawn.error))
         posed = pose(self.body, self.reference, self.reference_transl, widen(free), self.layout.basis)
         raster.draw(posed.vertices, self.body.faces, self.colours, self.target.intrinsics, self.workspace.frames)
         predicted = image_terms.predict(self.workspace.frames, len(self.layout.exposures), self.target.background)
         error = image_terms.residual(self.target, predicted, self.cutoff)
+        return Evaluation(posed, predicted, error, self._cost(free, error))
+
+    def _cost(self, free: np.ndarray, error: Residual) -> float:
         terms = self.priors + sum(self.evidence, ())
-        cost = self.data_weight * error.cost + sum(term.cost(free) for term in terms)
-        return Evaluation(posed, predicted, error, cost)
+        return self.data_weight * error.cost + sum(term.cost(free) for term in terms)
 
     def normal(self, free: np.ndarray, at: Evaluation) -> Normal:
         """Gauss-Newton system of the whole loss at an evaluation whose rendering is still in `workspace`."""
@@ -52,9 +55,11 @@ class Problem:
         hessian *= self.data_weight
         gradient *= self.data_weight
         for i, terms in enumerate(self.evidence):
-            _add_terms(terms, free, hessian[i], gradient[i])
+            for term in terms:
+                add_normal(term, free, hessian[i], gradient[i])
         prior_hessian, prior_gradient = np.zeros(hessian.shape[1:]), np.zeros(gradient.shape[1:])
-        _add_terms(self.priors, free, prior_hessian, prior_gradient)
+        for term in self.priors:
+            add_normal(term, free, prior_hessian, prior_gradient)
         return Normal(prior_hessian, prior_gradient, hessian, gradient)
 
 
@@ -84,7 +89,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Solution:
-    """free [21, K, 3], the evaluation there, the last linearisation, iterations spent."""
+    """free [21, K, 3], the evaluation there, the linearisation there if it was made, iterations spent."""
 
     free: np.ndarray
     evaluation: Evaluation
@@ -99,44 +104,43 @@ def widen(free: np.ndarray) -> np.ndarray:
     return out
 
 
-def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 0.01, tolerance: float = 1e-3
-          ) -> Solution:
-    """Minimise from `free`; at most `iterations` linearisations, stops when the cost falls by less than `tolerance`."""
-    here = problem.evaluate(free)
-    normal = None
+def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 0.01, tolerance: float = 1e-3,
+          drawn: Evaluation | None = None) -> Solution:
+    """Minimise from `free`; tries at most `iterations` steps, stops when the cost falls by less than `tolerance`.
+
+    drawn: an evaluation at `free` whose rendering is still in the problem's workspace, if there is one.
+    """
+    here = problem.evaluate(free, drawn)
+    normal, in_workspace = None, True
     spent = 0
     while spent < iterations:
-        normal = problem.normal(free, here)
+        normal = normal or problem.normal(free, here)
         spent += 1
         step = _damped_step(*normal.total(), damping).reshape(free.shape)
         there = problem.evaluate(free + step)
-        if there.cost < here.cost:
+        in_workspace = there.cost < here.cost
+        if in_workspace:
             small = here.cost - there.cost < tolerance * here.cost
-            free, here, damping = free + step, there, max(damping / 4, 1e-4)
+            free, here, normal, damping = free + step, there, None, max(damping / 4, 1e-4)
             if small:
                 break
             continue
-        here = problem.evaluate(free)  # the buffers hold the rejected trial; draw the accepted motion again
-        damping *= 8
+        damping *= 8  # the linearisation stays; only the step is shorter
         if damping > 10:
             break
+    if not in_workspace:
+        here = problem.evaluate(free)  # the buffers hold the rejected trial; draw the accepted motion again
     return Solution(free, here, normal, spent)
-
-
-def _add_terms(terms: tuple[Term, ...], free: np.ndarray, hessian: np.ndarray, gradient: np.ndarray) -> None:
-    for term in terms:
-        h, g = term.normal(free)
-        hessian += h
-        gradient += g
 
 
 def _damped_step(hessian: np.ndarray, gradient: np.ndarray, damping: float) -> np.ndarray:
     """Solve (H + damping diag H) d = g; where rounding has made H indefinite, with as much damping as it takes."""
     diagonal = np.maximum(np.diag(hessian), 1e-12)
     while damping < 1e6:
-        try:
-            factor = cho_factor(hessian + damping * np.diag(diagonal), lower=True, check_finite=False)
-            return cho_solve(factor, gradient, check_finite=False)
-        except np.linalg.LinAlgError:
-            damping = 10 * damping + 1e-3
+        damped = hessian.copy()
+        damped.reshape(-1)[::len(damped) + 1] += damping * diagonal
+        step = linear.solve(damped, gradient)
+        if step is not None:
+            return step
+        damping = 10 * damping + 1e-3
     return np.zeros_like(gradient)  # not finite: stay where we are

@@ -28,7 +28,7 @@ def exp(v: np.ndarray) -> np.ndarray:
     """Rotation vector [..., 3] -> matrix [..., 3, 3] (Rodrigues)."""
     v = np.asarray(v)
     out = np.empty(v.shape + (3,), np.result_type(v, np.float32))
-    _exp(np.ascontiguousarray(v, out.dtype).reshape(-1, 3), out.reshape(-1, 3, 3))
+    exp_into(np.ascontiguousarray(v, out.dtype).reshape(-1, 3), out.reshape(-1, 3, 3))
     return out
 
 
@@ -36,7 +36,7 @@ def log(r: np.ndarray) -> np.ndarray:
     """Matrix [..., 3, 3] -> rotation vector [..., 3] with angle in [0, pi]; stable near 0 and pi."""
     r = np.asarray(r)
     out = np.empty(r.shape[:-1], np.result_type(r, np.float32))
-    _log(np.ascontiguousarray(r, out.dtype).reshape(-1, 3, 3), out.reshape(-1, 3))
+    log_into(np.ascontiguousarray(r, out.dtype).reshape(-1, 3, 3), out.reshape(-1, 3))
     return out
 
 
@@ -96,7 +96,7 @@ def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
 def _jacobian(v: np.ndarray, inverse: bool) -> np.ndarray:
     v = np.asarray(v)
     out = np.empty(v.shape + (3,), np.result_type(v, np.float32))
-    _right_jacobian(np.ascontiguousarray(v, out.dtype).reshape(-1, 3), inverse, out.reshape(-1, 3, 3))
+    right_jacobian_into(np.ascontiguousarray(v, out.dtype).reshape(-1, 3), inverse, out.reshape(-1, 3, 3))
     return out
 
 
@@ -115,7 +115,8 @@ def _combine(x, y, z, s, c, out):
 
 
 @njit(cache=True, nogil=True)
-def _exp(v, out):
+def exp_into(v, out):
+    """`exp` of v [N, 3] into out [N, 3, 3]; for callers that are compiled themselves."""
     for i in range(v.shape[0]):
         x, y, z = v[i, 0], v[i, 1], v[i, 2]
         squared = x * x + y * y + z * z
@@ -128,8 +129,8 @@ def _exp(v, out):
 
 
 @njit(cache=True, nogil=True)
-def _log(r, out):
-    """Through the quaternion with the largest component, which is well conditioned at every angle."""
+def log_into(r, out):
+    """`log` of r [N, 3, 3] into out [N, 3]. Through the quaternion with the largest component, which is well conditioned at every angle."""
     for i in range(r.shape[0]):
         m = r[i]
         trace = m[0, 0] + m[1, 1] + m[2, 2]
@@ -149,7 +150,8 @@ def _log(r, out):
 
 
 @njit(cache=True, nogil=True)
-def _right_jacobian(v, inverse, out):
+def right_jacobian_into(v, inverse, out):
+    """`right_jacobian` (or its inverse) of v [N, 3] into out [N, 3, 3]."""
     for i in range(v.shape[0]):
         x, y, z = v[i, 0], v[i, 1], v[i, 2]
         squared = x * x + y * y + z * z
