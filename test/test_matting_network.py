@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from blur_motion_ros.light import to_codes
-from blur_motion_ros.matting import MattingSettings, make_matter
+from blur_motion_ros.matting import MattingSettings, make_matter, runners
 from blur_motion_ros.matting import network as mn
 
 torch = pytest.importorskip("torch")
@@ -101,10 +101,10 @@ def test_fixed_size_files_are_resized_to(tmp_path):
 def test_providers_fall_back(tmp_path):
     path = tmp_path / "a.onnx"
     _export_onnx(path, Refiner(), REFINER_OUTPUTS)
-    assert mn.OnnxRunner(path, ("NoSuchProvider", "CPUExecutionProvider")).provider == "CPUExecutionProvider"
+    assert runners.OnnxRunner(path, ("NoSuchProvider", "CPUExecutionProvider")).provider == "CPUExecutionProvider"
     import onnxruntime
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        assert mn.OnnxRunner(path).provider == "CPUExecutionProvider"
+        assert runners.OnnxRunner(path).provider == "CPUExecutionProvider"
 
 
 def test_others_are_dropped_and_this_person_kept(tmp_path):
@@ -122,24 +122,24 @@ def test_others_are_dropped_and_this_person_kept(tmp_path):
 
 
 def test_bad_files_and_pictures_are_named(tmp_path):
-    with pytest.raises(mn.MattingNetworkError, match="does not exist"):
-        mn.load_network(tmp_path / "none.onnx")
+    with pytest.raises(runners.MattingNetworkError, match="does not exist"):
+        runners.load_network(tmp_path / "none.onnx")
     (tmp_path / "b.onnx").write_bytes(b"nonsense")
-    with pytest.raises(mn.MattingNetworkError, match="onnxruntime cannot load"):
-        mn.load_network(tmp_path / "b.onnx")
+    with pytest.raises(runners.MattingNetworkError, match="onnxruntime cannot load"):
+        runners.load_network(tmp_path / "b.onnx")
     (tmp_path / "b.pth").write_bytes(b"nonsense")
-    with pytest.raises(mn.MattingNetworkError, match="TorchScript"):
-        mn.load_network(tmp_path / "b.pth")
+    with pytest.raises(runners.MattingNetworkError, match="TorchScript"):
+        runners.load_network(tmp_path / "b.pth")
     _export_onnx(tmp_path / "c.onnx", Refiner(), ("alpha", *REFINER_OUTPUTS[1:]))
-    with pytest.raises(mn.MattingNetworkError, match="'pha' is wanted"):
-        mn.load_network(tmp_path / "c.onnx")
+    with pytest.raises(runners.MattingNetworkError, match="'pha' is wanted"):
+        runners.load_network(tmp_path / "c.onnx")
     _export_onnx(tmp_path / "d.onnx", Refiner(), REFINER_OUTPUTS, inputs=("image", "background"))
-    with pytest.raises(mn.MattingNetworkError, match="'src' and 'bgr'"):
-        mn.load_network(tmp_path / "d.onnx")
+    with pytest.raises(runners.MattingNetworkError, match="'src' and 'bgr'"):
+        runners.load_network(tmp_path / "d.onnx")
     torch.jit.script(Refiner(float("nan"))).save(str(tmp_path / "e.pt"))
     matter = mn.NetworkMatter(MattingSettings(method="network", model=str(tmp_path / "e.pt")))
     image, plate = _images()
-    with pytest.raises(mn.MattingNetworkError, match="NaN"):
+    with pytest.raises(runners.MattingNetworkError, match="NaN"):
         matter.matte(image, plate)
     with pytest.raises(ValueError, match="must both be"):
         matter.matte(image, plate[:-1])

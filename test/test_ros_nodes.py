@@ -340,6 +340,22 @@ def test_missing_files_of_the_real_core_are_named_and_the_node_lives(parameter, 
         graph.close()
 
 
+def test_a_broken_matting_network_is_named_with_the_fix_and_the_node_lives(tmp_path):
+    path = tmp_path / "garbage.onnx"
+    path.write_bytes(bytes(range(256)))
+    graph = Graph()
+    try:
+        node = graph.add(FitNode("blur_motion", parameter_overrides=[
+            Parameter("matting.method", value="network"), Parameter("matting.model", value=str(path)),
+            Parameter("ros.diagnostics_period", value=0.1)]))
+        assert graph.spin(lambda: bool(node.worker.error), 60)
+        error = node.worker.error
+        assert str(path) in error and "give another file in 'matting.model'" in error and "\n" not in error
+        assert not node.finished and not node.worker.ready.is_set()
+    finally:
+        graph.close()
+
+
 def test_best_effort_publisher_and_reliable_subscriber_is_reported():
     bench = Bench.__new__(Bench)
     bench.graph = Graph()
