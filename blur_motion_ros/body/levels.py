@@ -14,6 +14,7 @@ from blur_motion_ros.assets import cache_dir
 from blur_motion_ros.body import decimate
 from blur_motion_ros.body.joints import SMPL24
 from blur_motion_ros.body.model import BodyError, BodyModel, read_body, save_body
+from blur_motion_ros.body.texture_layout import with_layout
 
 LEVEL_FACES = {"fit": 1500, "display": 4000}
 VERSION = 1  # of the algorithm: part of the cache file's name
@@ -75,16 +76,20 @@ def _exact_rows(rows: np.ndarray, basis: np.ndarray, small: np.ndarray, faces: n
     return out
 
 
-def cached_level(path: Path, lod: str) -> BodyModel:
-    """A level of detail of the SMPL file at `path`, made once and kept in the cache folder (if that can be written)."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+def cached_level(path: Path, lod: str, uv: Path | None = None) -> BodyModel:
+    """A level of detail of the SMPL file at `path`, made once and kept in the cache folder (if that can be written).
+
+    uv: an .obj with the mesh's texture coordinates; the level keeps their seams.
+    """
+    content = path.read_bytes() + (uv.read_bytes() if uv else b"")
+    digest = hashlib.sha256(content).hexdigest()[:16]
     kept = cache_dir() / f"body_{digest}_{LEVEL_FACES[lod]}_v{VERSION}.npz"
     if kept.is_file():
         try:
             return dataclasses.replace(read_body(kept), source=str(path))
         except BodyError:
             kept.unlink(missing_ok=True)  # cut off by an earlier crash: make it again
-    full = read_body(path)
+    full = with_layout(read_body(path), uv) if uv else read_body(path)
     body = level_of_detail(full, LEVEL_FACES[lod]) if len(full.faces) > LEVEL_FACES[lod] else full
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)

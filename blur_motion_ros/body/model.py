@@ -82,11 +82,12 @@ class BodyModel:
         return np.unique(pairs, axis=0).astype(np.int32)
 
 
-def load_body(path: str | Path | None = None, lod: LevelOfDetail = "fit") -> BodyModel:
+def load_body(path: str | Path | None = None, lod: LevelOfDetail = "fit", uv: str | Path | None = None) -> BodyModel:
     """The free body (`path` None or '') or the SMPL file at `path` (.npz, .pkl), at a level of detail.
 
     "full" has every vertex; "display" about 4000 faces; "fit" about 1500. Levels of an official file are made on
-    first use (some seconds) and kept in the cache folder. The result is shared: the arrays are read-only.
+    first use (some seconds) and kept in the cache folder. uv: an .obj with the texture coordinates of that file's
+    mesh (`texture_layout`; the free body has its own). The result is shared: the arrays are read-only.
     Raises BodyError.
     """
     if lod not in ("fit", "display", "full"):
@@ -97,11 +98,19 @@ def load_body(path: str | Path | None = None, lod: LevelOfDetail = "fit") -> Bod
     if not path.is_file():
         raise BodyError(f"body model {path} does not exist; give a .pkl or .npz in SMPL format, or leave the path "
                         "empty for the free body")
+    uv = Path(uv).expanduser() if uv else None
+    if uv is not None and not uv.is_file():
+        raise BodyError(f"texture layout {uv} does not exist; give the .obj of {path}, or leave body.uv empty")
     if lod == "full":
-        return _load_cached(str(path), path.stat().st_mtime_ns)
+        body = _load_cached(str(path), path.stat().st_mtime_ns)
+        if uv is None:
+            return body
+        from blur_motion_ros.body.texture_layout import with_layout
+
+        return with_layout(body, uv)
     from blur_motion_ros.body.levels import cached_level
 
-    return cached_level(path, lod)
+    return cached_level(path, lod, uv)
 
 
 @lru_cache(maxsize=8)

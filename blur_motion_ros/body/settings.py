@@ -12,3 +12,5 @@ class BodySettings:
     """Which body is fitted."""
 
     path: str = setting("", "an official SMPL file (.pkl or .npz); empty: the free body that comes with the package")
+    uv: str = setting("", "texture coordinates of that file's mesh (.obj); empty: a generated atlas (the free body has "
+                      "its own)")
