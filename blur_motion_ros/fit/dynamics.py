@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
+from blur_motion_ros.fit import linear
 from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, FREE_ROWS, WindowLayout
 from blur_motion_ros.fit.priors import MotionStatistics
 from blur_motion_ros.motion import rotations
@@ -103,11 +105,10 @@ class Carry:
     def term(self, layout: WindowLayout) -> GaussianCoefficients:
         """As a prior on a window's coefficients relative to this reference."""
         rows = np.stack([layout.values_at(self.time), layout.rates_at(self.time)])
-        information = np.linalg.inv(self.covariance).reshape(2, FREE_COUNT, 3, 2, FREE_COUNT, 3)
-        wide = np.einsum("ok,osapub,pl->skaulb", rows, information, rows, optimize=True)
+        wide = _over_coefficients(linear.inverse(self.covariance), rows)
         mean = np.zeros((FREE_COUNT, layout.degree + 1, 3))
         mean[:, :2] = np.einsum("ko,osa->ska", np.linalg.inv(rows[:, :2]), self.mean)
-        return GaussianCoefficients(mean, wide.reshape(layout.size, layout.size))
+        return GaussianCoefficients(mean, wide)
 
     def start(self, layout: WindowLayout, damping: float) -> np.ndarray:
         """Coefficients [21, K, 3] that go on from here with `damping` times the velocity."""
@@ -127,18 +128,14 @@ def carry(layout: WindowLayout, reference: np.ndarray, reference_transl: np.ndar
     """
     rows = np.stack([layout.values_at(time), layout.rates_at(time)])
     value, rate = np.einsum("ok,ska->osa", rows, free)
-    covariance = np.linalg.inv(kept)
+    covariance = linear.inverse(kept)
     without = free - np.clip(covariance @ right, -0.5, 0.5).reshape(free.shape)
     blocks = np.tile(np.eye(3), (FREE_COUNT, 1, 1))
     blocks[1:] = rotations.right_jacobian(value[1:])
     turned = reference.copy()
     turned[FREE_JOINTS] = reference[FREE_JOINTS] @ rotations.exp(value[1:])
     moved = np.einsum("sab,osb->osa", blocks, np.einsum("ok,ska->osa", rows, without) - np.stack([value, 0 * rate]))
-    spread = np.einsum("ok,sab->osakb", rows, blocks)
-    full = covariance.reshape(FREE_COUNT, layout.degree + 1, 3, FREE_COUNT, layout.degree + 1, 3)
-    state = np.einsum("osakb,skbulc->osaulc", spread, full, optimize=True)
-    state = np.einsum("osaulc,pudlc->osapud", state, spread, optimize=True).reshape(STATE, STATE)
-    state = 0.5 * (state + state.T) + np.diag(noise.reshape(-1))
+    state = _of_state(covariance, rows, blocks) + np.diag(noise.reshape(-1))
     return Carry(time, turned, reference_transl + value[0], moved, np.einsum("sab,sb->sa", blocks, rate), state)
 
 
@@ -153,12 +150,74 @@ def _student(statistics: MotionStatistics, duration: float) -> tuple[np.ndarray,
     """t scales and freedoms of slope and bend for a window of `duration` s."""
     clipped = float(np.clip(duration, statistics.windows[0], statistics.windows[-1]))
     at = np.log(statistics.windows)
+    right = int(np.clip(np.searchsorted(at, np.log(clipped)), 1, len(at) - 1))
+    share = (np.log(clipped) - at[right - 1]) / (at[right] - at[right - 1])
 
-    def between(table: np.ndarray) -> np.ndarray:
-        flat = table.reshape(len(at), -1)
-        return np.array([np.interp(np.log(clipped), at, column) for column in flat.T]).reshape(table.shape[1:])
+    def between(table: np.ndarray, scale=lambda x: x) -> np.ndarray:
+        before, after = scale(table[right - 1]), scale(table[right])
+        return before + share * (after - before)
 
     ratio = duration / clipped
-    slope, bend = np.exp(between(np.log(statistics.slope_scale))), np.exp(between(np.log(statistics.bend_scale)))
+    slope, bend = np.exp(between(statistics.slope_scale, np.log)), np.exp(between(statistics.bend_scale, np.log))
     return (np.maximum(slope * ratio, 1e-4), np.maximum(bend * ratio**2, 1e-4), between(statistics.slope_freedom),
             between(statistics.bend_freedom))
+
+
+@njit(cache=True, nogil=True)
+def _over_coefficients(information, rows):
+    """R' I R [n, n]: a matrix over pose and velocity [126, 126] seen by the coefficients; rows [2, K]."""
+    slots, orders = FREE_COUNT, rows.shape[1]
+    out = np.empty((slots * orders * 3, slots * orders * 3))
+    half = 3 * slots
+    for s in range(slots):
+        for a in range(3):
+            i = 3 * s + a
+            for u in range(slots):
+                for b in range(3):
+                    j = 3 * u + b
+                    pp, pv = information[i, j], information[i, half + j]
+                    vp, vv = information[half + i, j], information[half + i, half + j]
+                    for k in range(orders):
+                        to_pose = rows[0, k] * pp + rows[1, k] * vp
+                        to_rate = rows[0, k] * pv + rows[1, k] * vv
+                        for m in range(orders):
+                            out[(s * orders + k) * 3 + a, (u * orders + m) * 3 + b] = (
+                                to_pose * rows[0, m] + to_rate * rows[1, m])
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _of_state(covariance, rows, blocks):
+    """Covariance [126, 126] of pose and velocity from that of the coefficients [n, n].
+
+    rows [2, K]: basis and rate at the instant; blocks [21, 3, 3]: from a slot's parameters to its own tangent.
+    """
+    slots, orders = FREE_COUNT, rows.shape[1]
+    out = np.empty((6 * slots, 6 * slots))
+    middle, half = np.empty((2, 2, 3, 3)), np.empty((3, 3))
+    for s in range(slots):
+        for u in range(slots):
+            middle[:] = 0
+            for k in range(orders):
+                for m in range(orders):
+                    for o in range(2):
+                        for p in range(2):
+                            factor = rows[o, k] * rows[p, m]
+                            for a in range(3):
+                                for b in range(3):
+                                    middle[o, p, a, b] += factor * covariance[(s * orders + k) * 3 + a,
+                                                                              (u * orders + m) * 3 + b]
+            for o in range(2):
+                for p in range(2):
+                    for a in range(3):
+                        for b in range(3):
+                            half[a, b] = 0.0
+                            for c in range(3):
+                                half[a, b] += blocks[s, a, c] * middle[o, p, c, b]
+                    for a in range(3):
+                        for b in range(3):
+                            total = 0.0
+                            for c in range(3):
+                                total += half[a, c] * blocks[u, b, c]
+                            out[(o * slots + s) * 3 + a, (p * slots + u) * 3 + b] = total
+    return 0.5 * (out + out.T)

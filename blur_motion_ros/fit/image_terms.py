@@ -64,8 +64,8 @@ class Plan:
         self.near = np.empty((count, size, size), np.float32)
         self.parts = np.zeros((count, size, size), np.uint8)
         self.pixels = np.empty(count * size * size, np.int64)
-        self.group_exposure, self.group_parts, self.group_end = (np.zeros(groups, np.int64) for _ in range(3))
-        self.group_at = np.zeros(groups + 1, np.int64)
+        self.group_exposure, self.group_parts, self.group_end, self.group_at, self.group_height = (
+            np.zeros(groups + 1, np.int64) for _ in range(5))
         self._blocks = np.empty(0, np.float32)
 
     def blocks(self, count: int) -> np.ndarray:
@@ -112,23 +112,19 @@ def normal_equations(body: FitBody, posed: Posed, workspace: Workspace, layout: 
     _sources(frames.depth, frames.vertex, frames.box, body.parts_of_vertices, layout.subframes, plan.source, plan.near,
              plan.parts[:count])
     groups = _groups(plan.parts[:count], _WIDTHS, 3 * orders, plan.pixels, plan.group_exposure, plan.group_parts,
-                     plan.group_end, plan.group_at)
+                     plan.group_end, plan.group_at, plan.group_height)
     blocks = plan.blocks(plan.group_at[groups])
     used = _blocks(plan.pixels, plan.group_parts[:groups], plan.group_end, plan.group_at, plan.source, plan.near,
                    frames.colour, frames.alpha, target.background, target.weight, error.whitened, error.root_weight,
                    np.asarray(target.intrinsics, np.float32), posed.joints, posed.lever, layout.basis,
                    layout.subframes, body.chain_start, body.chain_slot, body.chain_share, (0,) * orders, blocks)
-    for g in range(groups):
-        block = blocks[plan.group_at[g]:plan.group_at[g + 1]]
-        block = block.reshape(_block_height(int(plan.group_parts[g]), 3 * orders), -1)[:, :4 * used[g]]
-        if used[g]:
-            f = plan.group_exposure[g]
-            _scatter(block @ block.T, plan.group_parts[g], 3 * orders, hessian[f], gradient[f])
+    at, height, parts, exposure = (a[:groups + 1].tolist() for a in (plan.group_at, plan.group_height,
+                                                                     plan.group_parts, plan.group_exposure))
+    for g, count in enumerate(used.tolist()):
+        if count:
+            block = blocks[at[g]:at[g + 1]].reshape(height[g], -1)[:, :4 * count]
+            _scatter(block @ block.T, parts[g], 3 * orders, hessian, gradient, exposure[g])
     return hessian, gradient
-
-
-def _block_height(parts: int, unit: int) -> int:
-    return sum(unit * w for i, w in enumerate(_WIDTHS.tolist()) if parts >> i & 1) + 1
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -173,9 +169,9 @@ def _sources(depth, vertex, box, parts_of_vertices, subframes, source, near, par
 
 
 @njit(cache=True, nogil=True)
-def _groups(parts, widths, unit, pixels, group_exposure, group_parts, group_end, group_at):
+def _groups(parts, widths, unit, pixels, group_exposure, group_parts, group_end, group_at, group_height):
     """Counting sort of the pixels by (exposure, parts). Group g: pixels up to group_end[g], its block of
-    [columns + 1, 4 * pixels] from group_at[g]. Returns the number of groups."""
+    [group_height[g], 4 * pixels] from group_at[g]. Returns the number of groups."""
     groups, end, at = 0, 0, 0
     size = parts.shape[1]
     group_at[0] = 0
@@ -195,6 +191,7 @@ def _groups(parts, widths, unit, pixels, group_exposure, group_parts, group_end,
             end += histogram[mask]
             at += height * 4 * histogram[mask]
             group_exposure[groups], group_parts[groups], group_end[groups] = f, mask, end
+            group_height[groups] = height
             groups += 1
             group_at[groups] = at
         for y in range(size):
@@ -333,7 +330,7 @@ def _pull(m, f, y, x, tx, ty, fx, fy, colour, alpha, background, weight, root_we
 
 
 @njit(cache=True, nogil=True)
-def _scatter(product, parts, unit, hessian, gradient):
+def _scatter(product, parts, unit, hessian, gradient, exposure):
     """Add a block's product with itself to the rows and columns that it stands for."""
     column = np.empty(product.shape[0] - 1, np.int64)
     at = 0
@@ -343,7 +340,7 @@ def _scatter(product, parts, unit, hessian, gradient):
                 column[at] = slot * unit + i
                 at += 1
     for i in range(at):
-        row = hessian[column[i]]
+        row = hessian[exposure, column[i]]
         for j in range(at):
             row[column[j]] += product[i, j]
-        gradient[column[i]] += product[at, i]
+        gradient[exposure, column[i]] += product[at, i]

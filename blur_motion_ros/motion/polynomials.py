@@ -9,21 +9,19 @@ linear maps of each other: `monomials_from_legendre`.)
 from __future__ import annotations
 
 import numpy as np
-from numpy.polynomial import legendre
+from numba import njit
 
 from blur_motion_ros.motion import rotations
 
 
 def basis(times: np.ndarray, start: float, end: float, degree: int) -> np.ndarray:
     """[T] seconds -> [T, degree + 1] values of P_k."""
-    return legendre.legvander(_unit(times, start, end), degree)
+    return _legendre(_unit(times, start, end), degree)[0]
 
 
 def basis_rate(times: np.ndarray, start: float, end: float, degree: int) -> np.ndarray:
     """[T] seconds -> [T, degree + 1] time derivatives dP_k/dt in 1/s."""
-    x = _unit(times, start, end)
-    columns = [legendre.legval(x, legendre.legder(np.eye(degree + 1)[k])) * np.ones_like(x) for k in range(degree + 1)]
-    return np.stack(columns, -1) * (2.0 / (end - start))
+    return _legendre(_unit(times, start, end), degree)[1] * (2.0 / (end - start))
 
 
 def evaluate(coefficients: np.ndarray, times: np.ndarray, start: float, end: float) -> np.ndarray:
@@ -77,3 +75,16 @@ def fit_rotations(rotmats: np.ndarray, times: np.ndarray, start: float, end: flo
 
 def _unit(times: np.ndarray, start: float, end: float) -> np.ndarray:
     return 2.0 * (np.asarray(times, np.float64) - start) / (end - start) - 1.0
+
+
+@njit(cache=True, nogil=True)
+def _legendre(x, degree):
+    """Values P_k(x) and derivatives P_k'(x), [T, degree + 1] each, by Bonnet's recursion."""
+    values, slopes = np.ones((len(x), degree + 1)), np.zeros((len(x), degree + 1))
+    for t in range(len(x)):
+        if degree > 0:
+            values[t, 1], slopes[t, 1] = x[t], 1.0
+        for k in range(1, degree):
+            values[t, k + 1] = ((2 * k + 1) * x[t] * values[t, k] - k * values[t, k - 1]) / (k + 1)
+            slopes[t, k + 1] = (2 * k + 1) * values[t, k] + slopes[t, k - 1]
+    return values, slopes

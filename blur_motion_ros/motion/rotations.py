@@ -130,7 +130,7 @@ def exp_into(v, out):
 
 @njit(cache=True, nogil=True)
 def log_into(r, out):
-    """`log` of r [N, 3, 3] into out [N, 3]. Through the quaternion with the largest component, which is well conditioned at every angle."""
+    """`log` of r [N, 3, 3] into out [N, 3], through the quaternion with the largest component (well conditioned)."""
     for i in range(r.shape[0]):
         m = r[i]
         trace = m[0, 0] + m[1, 1] + m[2, 2]
