@@ -32,7 +32,7 @@ class TorchBody:
         weights = np.zeros((len(body.rest_vertices), 24), np.float32)
         np.add.at(weights, (np.arange(len(weights))[:, None], body.weight_joints), body.weights)
         return TorchBody(_tensor(body.rest_vertices, device), _tensor(body.rest_joints, device),
-                         _tensor(weights, device), torch.as_tensor(body.faces, dtype=torch.int32, device=device),
+                         _tensor(weights, device), torch.tensor(body.faces, dtype=torch.int32, device=device),
                          tuple(int(p) for p in body.parents), _levels(body.parents))
 
 
@@ -89,4 +89,4 @@ def _levels(parents: np.ndarray) -> tuple[tuple[list[int], list[int]], ...]:
 
 
 def _tensor(array: np.ndarray, device: torch.device | str) -> Tensor:
-    return torch.as_tensor(np.asarray(array, np.float32), device=device)
+    return torch.tensor(np.asarray(array), dtype=torch.float32, device=device)
