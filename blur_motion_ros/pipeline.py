@@ -119,6 +119,11 @@ class Pipeline:
         """The body as fitted (for `trajectory.sample`)."""
         return self._fit.body
 
+    def record_directions(self) -> list:
+        """Keep every single exposure's undecided motion from now on, for `fit.direction_search.in_hindsight`."""
+        self._fit.directions.record = []
+        return self._fit.directions.record
+
     def _continues(self, exposure: Exposure) -> bool:
         """Whether an exposure follows the last one closely enough to be of the same motion."""
         if not self._window:

@@ -78,6 +78,8 @@ class FitSettings:
                                     low=2, high=100)
     direction_log_odds: float = setting(2.2, "log-odds from which a limb's direction of time counts as decided (2.2: "
                                         "nine to one)", low=0.0, high=30.0)
+    direction_every: int = setting(0, "every n-th window of several exposures also tries limbs running the other way; "
+                                   "0: never", unit="windows", low=0, high=1000)
     velocity_carry: float = setting(1.0, "share of the last velocity used past the previous window",
                                     low=0.0, high=1.0)
     colour_every: int = setting(3, "vertex colours are solved every n-th window", unit="windows", low=1, high=1000)
@@ -95,3 +97,6 @@ class FitSettings:
     first_order: FirstOrderSettings = field(default_factory=FirstOrderSettings)
     poor_fit: float = setting(3.0, "root mean square image residual (expected noise = 1) called a poor fit",
                               unit="sigma", low=0.1, high=100.0)
+    texture_size: int = setting(256, "side of the texture written by `fit --texture`", unit="texels", low=16, high=4096)
+    texture_frames: int = setting(24, "exposures at most that the texture is solved from", low=1, high=1000)
+    texture_smoothness: float = setting(1.0, "weight of differences between neighbouring texels", low=0.0, high=1e3)

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from blur_motion_ros.evaluation import blur_rate as silhouettes
-from blur_motion_ros.fit import colour, solver
+from blur_motion_ros.fit import colour, linear, solver
+from blur_motion_ros.fit.direction_search import DirectionTracker, escape, image_costs
 from blur_motion_ros.fit.dynamics import Carry, MotionPrior, carry, process_noise
 from blur_motion_ros.fit.gaussian_terms import MEASURED, PoseGaussian, RotationVectorPrior, Term
 from blur_motion_ros.fit.image_terms import Target, Workspace
@@ -57,6 +58,7 @@ class BlurFit:
         self._prior = pose_prior
         self._statistics = statistics or load_motion_statistics()
         self._buffers: dict[tuple[int, int], Workspace] = {}
+        self.directions = DirectionTracker(settings, self._statistics)
         self.set_body(body, betas)
         self.reset()
 
@@ -71,6 +73,7 @@ class BlurFit:
         self._colours = np.full((len(self.body.rest_vertices), 3), colour.NEUTRAL, np.float32)
         self._coloured = False
         self._seen = 0
+        self.directions.reset()
 
     @property
     def colours(self) -> np.ndarray:
@@ -139,6 +142,9 @@ class BlurFit:
         size = min(self.settings.coarse_size, self.settings.size)
         problem = self._problem(observations, layout, hypothesis, size, self._coloured)
         solution = self._solve(problem, start.free, hypothesis)
+        every = self.settings.direction_every
+        if every and len(layout.exposures) > 1 and self._seen % every == 0:
+            solution = escape(problem, solution, self._steps(hypothesis))
         charge = 0.0 if start.carried else self.settings.restart_cost
         return solution.evaluation.cost + charge, hypothesis, solution.free
 
@@ -193,7 +199,7 @@ class BlurFit:
     # -- what came out -------------------------------------------------------------------------------------------
 
     def _finish(self, observations, layout, start, problem, solution) -> MotionEstimate:
-        normal = problem.normal(solution.free, solution.evaluation)
+        normal = solution.normal or problem.normal(solution.free, solution.evaluation)
         total, _ = normal.total()
         blur = blur_rate(problem.workspace.frames.alpha[-layout.subframes:])
         rms = _rms(problem, solution)
@@ -201,11 +207,10 @@ class BlurFit:
                               start.reference_transl)
         self._carry = self._hand_on(layout, start, solution.free, normal)
         status = self._status(layout, start.carried, blur, rms)
-        covariance = np.linalg.inv(total)
-        if status & Status.DIRECTION_UNDECIDED:
-            covariance += _reversal_spread(solution.free)
         self._last = MotionEstimate(layout.start, layout.end, layout.exposures, reference, solver.widen(solution.free),
-                                    free_indices(layout.degree), covariance, status, blur, rms)
+                                    free_indices(layout.degree), linear.inverse(total), status, blur, rms)
+        if status & Status.DIRECTION_UNDECIDED:
+            self._last = self.directions.add(self._last, image_costs(problem, solution.free))
         self._seen += 1
         return self._last
 
@@ -229,12 +234,6 @@ class BlurFit:
         if rms > self.settings.poor_fit:
             status |= Status.POOR_FIT
         return status
-
-
-def _reversal_spread(free: np.ndarray) -> np.ndarray:
-    """Covariance [n, n] of not knowing which way time runs: the motion or its reverse, equally likely."""
-    odd = 0.5 * (free - polynomials.reverse(free)).reshape(-1)
-    return np.outer(odd, odd)
 
 
 def make_target(observations: tuple[Observation, ...], size: int, settings: FitSettings, with_colour: bool) -> Target:
@@ -273,7 +272,7 @@ def _join(measured: list[PoseMeasurement], layout: WindowLayout) -> Start:
 
 def _measured_term(m: PoseMeasurement, layout: WindowLayout, start: Start, weight: float) -> PoseGaussian:
     rotmats = rotations.exp(np.concatenate([m.state.global_orient[None], m.state.body_pose]))
-    information = weight * np.linalg.inv(m.covariance[np.ix_(MEASURED, MEASURED)])
+    information = weight * linear.inverse(m.covariance[np.ix_(MEASURED, MEASURED)])
     return PoseGaussian(start.reference, start.reference_transl, rotmats, m.state.transl, information,
                         layout.values_at(m.time))
 
