@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from blur_motion_ros import config
-from blur_motion_ros.types import JointTrajectory, MotionEstimate, Status
+from blur_motion_ros.types import BodyState, Exposure, JointTrajectory, MotionEstimate, Status
+
+if TYPE_CHECKING:
+    from blur_motion_ros.data.sequence import Sequence as Recording
+    from blur_motion_ros.pipeline import Pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="INPUT", help="sequence folder, or a video file (then --camera is needed)")
     parser.add_argument("--out", required=True, metavar="NPZ", help="where the motion is written")
     parser.add_argument("--overlay", metavar="MP4", help="also write a video of the fitted motion over the input")
+    parser.add_argument("--texture", metavar="FOLDER", help="also solve the surface texture: texture.png, visible.png "
+                        "and the textured body at mid-exposure, body.obj")
     parser.add_argument("--camera", metavar="FILE", help="calibration of a video: ROS YAML, Sports2D TOML or meta.json")
     parser.add_argument("--background", metavar="IMAGE", help="clean plate of a video (default: estimated online)")
     parser.add_argument("--exposure", metavar="S", help="open-shutter time of a video, s (or a JSON list of intervals)")
@@ -55,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
 
         write_overlay(args.overlay, recording, estimates, pipeline)
         print(f"overlay: {args.overlay}")
+    if args.texture:
+        print(write_texture(args.texture, recording, estimates, pipeline))
     return 0
 
 
@@ -106,6 +115,46 @@ def save(path: str | Path, estimates: list[MotionEstimate], trajectories: list[J
         global_orient=stack(e.reference.global_orient for e in estimates),
         body_pose=stack(e.reference.body_pose for e in estimates), transl=stack(e.reference.transl for e in estimates),
         blur_rate=np.array([e.blur_rate for e in estimates]), rms=np.array([e.rms for e in estimates]))
+
+
+def load(path: str | Path) -> list[MotionEstimate]:
+    """The estimates that `save` wrote, one per exposure, without covariances."""
+    with np.load(path) as d:
+        return [MotionEstimate(
+            float(d["window"][i, 0]), float(d["window"][i, 1]),
+            (Exposure(float(d["times"][i, 0]), float(d["times"][i, -1])),),
+            BodyState(d["global_orient"][i], d["body_pose"][i], d["betas"][i], d["transl"][i]),
+            np.nan_to_num(d["coefficients"][i]), np.zeros(0, np.int64), None, Status(int(d["status"][i])),
+            float(d["blur_rate"][i]), float(d["rms"][i])) for i in range(len(d["times"]))]
+
+
+def write_texture(folder: str | Path, recording: Recording, estimates: list[MotionEstimate], pipeline: Pipeline) -> str:
+    """Solve the texture of a fitted recording, write it into `folder`, and say in one line what was written."""
+    from blur_motion_ros.body import load_body
+    from blur_motion_ros.body.texture_layout import textured
+    from blur_motion_ros.fit import texture_files
+    from blur_motion_ros.fit.texture import OUTSIDE, SEEN
+    from blur_motion_ros.light import to_codes
+
+    settings = pipeline.settings
+    body = texture_files.TexturedBody.of(
+        textured(load_body(settings.body.path or None, "display", settings.body.uv or None)), settings.fit.inflation)
+    plate = recording.plate
+    if plate is None:
+        learned = pipeline.background.plate(recording[len(recording) - 1])
+        if learned is None:
+            return "texture: not solved, because the background is not known; give --background"
+        plate = to_codes(learned.image, recording.response)
+    try:
+        texture, middle = texture_files.texture_of(recording, estimates, body, plate, pipeline.matter, settings.fit)
+    except ValueError as error:
+        return f"{error}; not solved"
+    exposure = recording.exposures[middle]
+    vertices = body.vertices(estimates[middle], np.array([exposure.middle]))[0]
+    texture_files.write_texture(folder, texture, body, vertices)
+    surface = texture.origin != OUTSIDE
+    seen = float((texture.origin[surface] == SEEN).mean())
+    return f"texture: {folder} ({seen:.0%} of the surface seen; body.obj at {exposure.middle:.3f} s)"
 
 
 def summary(estimates: list[MotionEstimate], path: str) -> str:

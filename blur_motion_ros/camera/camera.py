@@ -147,6 +147,14 @@ class Crop:
         x, y = (s * (side / 2 - c) - 0.5 for c in centre)
         return Crop(np.array([[s, 0, x], [0, s, y], [0, 0, 1]]) @ np.asarray(camera.K, np.float64), size)
 
+    @staticmethod
+    def holding(camera: Camera, points: np.ndarray, scale: float, size: int) -> Crop:
+        """Crop of `scale` times the box around camera-frame `points` [..., 3] m (in front of the camera)."""
+        pixels = np.reshape(points, (-1, 3)) @ np.asarray(camera.K).T
+        pixels = pixels[:, :2] / pixels[:, 2:]
+        low, high = pixels.min(0), pixels.max(0)
+        return Crop.around(camera, 0.5 * (low + high), scale * float((high - low).max()), size)
+
     def project(self, points: np.ndarray) -> np.ndarray:
         """Camera-frame points [..., 3] m -> crop pixels [..., 2]."""
         p = np.asarray(points) @ self.K.T

@@ -42,7 +42,7 @@ def rerender(pipeline: Pipeline, estimate: MotionEstimate, frame: Frame, plate: 
     vertices = np.asarray(pose_at(estimate, pipeline.skeleton, times).vertices, np.float32)
     if not np.isfinite(vertices).all() or vertices[..., 2].min() < 0.2:
         return None
-    crop = _around(frame.camera, vertices, size)
+    crop = Crop.holding(frame.camera, vertices, 1.5, size)
     drawn = raster.SubFrames.allocate(INSTANTS, size)
     raster.draw(vertices, pipeline.skeleton.faces, pipeline._fit.colours, crop.K, drawn)
     alpha = drawn.alpha.mean(0)
@@ -66,10 +66,3 @@ def alpha_agreement(alphas: np.ndarray, Ks: np.ndarray, folder: Path, camera: Ca
         crop = Crop(K, alpha.shape[0])
         out[i] = soft_iou(alpha, crop.sample_affine(camera, truth.astype(np.float32) / 255, identity))
     return out
-
-
-def _around(camera: Camera, vertices: np.ndarray, size: int) -> Crop:
-    pixels = (vertices.reshape(-1, 3) @ np.asarray(camera.K, np.float32).T)
-    pixels = pixels[:, :2] / pixels[:, 2:]
-    low, high = pixels.min(0), pixels.max(0)
-    return Crop.around(camera, 0.5 * (low + high), 1.5 * float((high - low).max()), size)

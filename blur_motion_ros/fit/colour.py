@@ -1,4 +1,7 @@
-"""Per-vertex colours: the blurred image is linear in them, so a few warm conjugate-gradient steps solve for them."""
+"""Colours of the surface: the blurred image is linear in them, so a few conjugate-gradient steps solve for them.
+
+Here: what every colouring of the surface shares, and the online path's colours per vertex; `fit.texture` has texels.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +24,23 @@ def solve_colours(body: FitBody, vertices: np.ndarray, frames: SubFrames, target
     |mean(F_i) - (I - (1 - alpha) B)|^2 + smoothness |edge differences|^2; unseen vertices stay near where they were.
     """
     a = colour_matrix(body, vertices, frames, target, len(alpha))
-    size = target.size
-    image = target.value[..., :3] + alpha[..., None] * target.background
-    # Pixels where observed and rendered alpha disagree are not the body's colour.
-    agree = np.exp(-0.5 * ((target.value[..., 3] - alpha) / 0.25) ** 2).reshape(-1)
-    wanted = image.reshape(-1, 3)
-    assert a.shape[0] == len(alpha) * size * size
+    wanted, agree = light_of_body(target, alpha), agreement(target, alpha)
     weighted = a.multiply(agree[:, None]).tocsr()
     laplacian = edge_laplacian(body, len(colours))
     keep = 1e-3 * float(weighted.multiply(a).sum()) / len(colours)
     system = (weighted.T @ a + smoothness * laplacian + keep * sparse.identity(len(colours))).tocsr()
     right = weighted.T @ wanted + keep * colours
-    return np.clip(_conjugate_gradient(system, right, colours, iterations), 0, 1).astype(np.float32)
+    return np.clip(conjugate_gradient(system, right, colours, iterations), 0, 1).astype(np.float32)
+
+
+def light_of_body(target: Target, alpha: np.ndarray) -> np.ndarray:
+    """[F * S * S, 3]: what the body adds to the image, I - (1 - alpha) B, at rendered coverage alpha [F, S, S]."""
+    return (target.value[..., :3] + alpha[..., None] * target.background).reshape(-1, 3)
+
+
+def agreement(target: Target, alpha: np.ndarray) -> np.ndarray:
+    """[F * S * S] in [0, 1]: pixels where observed and rendered alpha disagree are not the body's colour."""
+    return np.exp(-0.5 * ((target.value[..., 3] - alpha) / 0.25) ** 2).reshape(-1)
 
 
 def colour_matrix(body: FitBody, vertices: np.ndarray, frames: SubFrames, target: Target, count: int):
@@ -50,14 +58,21 @@ def colour_matrix(body: FitBody, vertices: np.ndarray, frames: SubFrames, target
 
 def edge_laplacian(body: FitBody, count: int):
     """Graph Laplacian of the mesh, [V, V] sparse."""
-    i, j = body.edges[:, 0], body.edges[:, 1]
-    ones = np.ones(len(i), np.float32)
-    adjacency = sparse.coo_matrix((np.r_[ones, ones], (np.r_[i, j], np.r_[j, i])), (count, count)).tocsr()
+    return graph_laplacian(body.edges, np.ones(len(body.edges), np.float32), count)
+
+
+def graph_laplacian(edges: np.ndarray, weights: np.ndarray, count: int):
+    """[count, count] sparse L with x' L x = sum of weights [E] times squared differences over edges [E, 2]."""
+    i, j = edges[:, 0], edges[:, 1]
+    adjacency = sparse.coo_matrix((np.r_[weights, weights], (np.r_[i, j], np.r_[j, i])), (count, count)).tocsr()
     return sparse.diags(np.asarray(adjacency.sum(1)).ravel()) - adjacency
 
 
-def _conjugate_gradient(system, right: np.ndarray, start: np.ndarray, iterations: int) -> np.ndarray:
-    """All three channels at once, Jacobi-preconditioned."""
+def conjugate_gradient(system, right: np.ndarray, start: np.ndarray, iterations: int) -> np.ndarray:
+    """`iterations` steps towards system @ x = right from `start` [n, 3]: all channels at once, Jacobi-preconditioned.
+
+    system: symmetric positive definite; a sparse matrix or anything with `@` and `diagonal()`.
+    """
     inverse = 1.0 / np.maximum(system.diagonal(), 1e-12)[:, None]
     x = np.array(start, np.float64)
     r = right - system @ x

@@ -99,4 +99,4 @@ class FitSettings:
                               unit="sigma", low=0.1, high=100.0)
     texture_size: int = setting(256, "side of the texture written by `fit --texture`", unit="texels", low=16, high=4096)
     texture_frames: int = setting(24, "exposures at most that the texture is solved from", low=1, high=1000)
-    texture_smoothness: float = setting(1.0, "weight of differences between neighbouring texels", low=0.0, high=1e3)
+    texture_smoothness: float = setting(0.1, "weight of differences between neighbouring texels", low=0.0, high=1e3)
