@@ -46,6 +46,12 @@ class FirstOrderSettings:
                                       low=1e-4, high=1.0)
     weights: LossWeights = field(default_factory=LossWeights)
 
+    @staticmethod
+    def paper() -> FirstOrderSettings:
+        """The terms of Human from Blur for fixed colours and shape; the measured pose in place of an initialisation."""
+        return FirstOrderSettings(weights=LossWeights(data=0.0, formation=1e5, matting=1e3, background=3e3, pose=0.3,
+                                                      polynomial_l1=0.1, polynomial_frobenius=0.1))
+
 
 @dataclass(frozen=True)
 class FitSettings:
