@@ -115,6 +115,11 @@ class Pipeline:
         return pose_at(estimate, self._fit.body, np.array([at])).vertices[0]
 
     @property
+    def colours(self) -> np.ndarray:
+        """The fit's colours [V, 3] of the vertices of `mesh`, linear light (grey where nothing was seen yet)."""
+        return self._fit.colours
+
+    @property
     def skeleton(self) -> FitBody:
         """The body as fitted (for `trajectory.sample`)."""
         return self._fit.body

@@ -23,6 +23,7 @@ def velocity(t: float) -> np.ndarray:
     """[24, 3] m/s at time t."""
     a = OMEGA * t + np.arange(24) * 0.1
     return np.stack([-RADIUS * OMEGA * np.sin(a), RADIUS * OMEGA * np.cos(a), np.zeros(24)], -1)
+COLOURS = np.array([[0, 0, 0], [1, 0, 0], [0, 0.2140411, 0], [0, 0, 1]], np.float32)  # of `mesh`, linear light
 
 
 class Standin:
@@ -68,6 +69,9 @@ class Standin:
 
     def mesh(self, estimate: MotionEstimate, when: float) -> np.ndarray:
         return position(when)[:4].astype(np.float32)
+
+    def colours(self) -> np.ndarray:
+        return COLOURS
 
     def set_background(self, image: np.ndarray) -> None:
         self.backgrounds.append(image)

@@ -256,6 +256,19 @@ def test_patched_mesh_equals_one_built_from_points():
         np.testing.assert_array_equal(got, vertices[faces].reshape(-1, 3))
 
 
+def test_painted_mesh_carries_a_colour_per_corner():
+    rng = np.random.default_rng(1)
+    faces, vertices = rng.integers(0, 50, (99, 3)), rng.normal(size=(50, 3))
+    mesh = markers.MeshMarker(MARKERS, serialize_message, "cam", "body_b0", faces, painted=True)
+    for _ in range(2):
+        colours = rng.uniform(size=(50, 3)).astype(np.float32)
+        data = mesh.patch(vertices, Time(sec=1, nanosec=2), colours)
+        marker = deserialize_message(data, MarkerArray).markers[0]
+        got = np.array([[c.r, c.g, c.b, c.a] for c in marker.colors], np.float32)
+        np.testing.assert_array_equal(got[:, :3], colours[faces].reshape(-1, 3))
+        assert (got[:, 3] == 0.75).all() and marker.points[4].x == vertices[faces[1, 1], 0]
+
+
 def test_skeleton_colours_follow_speed():
     speeds = np.zeros(24)
     speeds[20] = 100.0

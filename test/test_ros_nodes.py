@@ -115,6 +115,9 @@ def test_one_image_comes_out_on_every_topic_with_the_right_numbers(bench):
     now = (stamp_ns(mesh.header) - epoch) / 1e9
     assert exposure.close - 1e-6 <= now <= exposure.close + settings.horizon + 1e-6
     np.testing.assert_allclose([mesh.points[2].x, mesh.points[2].y, mesh.points[2].z], position(now)[2], atol=1e-5)
+    painted = np.array([[c.r, c.g, c.b, c.a] for c in mesh.colors])  # corners of faces 0 1 2, 1 2 3; sRGB
+    np.testing.assert_allclose(painted[:, 3], 0.75)
+    np.testing.assert_allclose(painted[[0, 1, 2, 5], :3], [[0, 0, 0], [1, 0, 0], [0, 0.5, 0], [0, 0, 1]], atol=0.003)
     values = {v.key: v.value for v in bench.graph.messages(BODY + "status")[-1].status[0].values}
     assert values["status"] == "OK" and float(values["sigma_velocity_depth_m_s"]) == pytest.approx(0.5)
 

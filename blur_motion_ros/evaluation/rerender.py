@@ -44,7 +44,7 @@ def rerender(pipeline: Pipeline, estimate: MotionEstimate, frame: Frame, plate: 
         return None
     crop = Crop.holding(frame.camera, vertices, 1.5, size)
     drawn = raster.SubFrames.allocate(INSTANTS, size)
-    raster.draw(vertices, pipeline.skeleton.faces, pipeline._fit.colours, crop.K, drawn)
+    raster.draw(vertices, pipeline.skeleton.faces, pipeline.colours, crop.K, drawn)
     alpha = drawn.alpha.mean(0)
     response = pipeline.settings.camera.response
     image, behind = crop.sample(frame.camera, frame.image, response), crop.sample(frame.camera, plate, response)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from blur_motion_ros.config import Settings
 from blur_motion_ros.types import Frame, JointTrajectory, MotionEstimate
 
+if TYPE_CHECKING:
+    from blur_motion_ros.body import BodyModel
+
 
 class Engine(Protocol):
     """What the nodes need of the pipeline.  faces: [F, 3] of `mesh`.  timings: stage -> ms of the last frame.
 
-    `see` and `set_background` run in one thread, `fit`, `sample` and `mesh` in another; `see` is one frame ahead.
+    `see` and `set_background` run in one thread, the others in another; `see` is one frame ahead.
     fresh: the frame continues nothing that came before.
     """
 
@@ -27,6 +30,8 @@ class Engine(Protocol):
     def sample(self, estimate: MotionEstimate, times: np.ndarray) -> JointTrajectory: ...
 
     def mesh(self, estimate: MotionEstimate, time: float) -> np.ndarray: ...
+
+    def colours(self) -> np.ndarray: ...
 
     def set_background(self, image: np.ndarray) -> None: ...
 
@@ -68,6 +73,10 @@ class PipelineEngine:
         joints = self.sample(estimate, np.array([time]))
         return self._surface.posed(estimate.reference.betas, joints.positions[0], joints.rotations[0])
 
+    def colours(self) -> np.ndarray:
+        """[V, 3] linear light: the fit's vertex colours, brought to the vertices of `mesh`."""
+        return self._surface.coloured(self._pipeline.body, self._pipeline.colours)
+
     def set_background(self, image: np.ndarray) -> None:
         self._pipeline.set_background(image)
 
@@ -80,6 +89,7 @@ class Surface:
 
         self._body = load_body(path or None, lod=lod)
         self._betas: np.ndarray | None = None
+        self._carrier: tuple[np.ndarray, np.ndarray] | None = None
         self.faces = self._body.faces
 
     def posed(self, betas: np.ndarray, positions: np.ndarray, rotations: np.ndarray) -> np.ndarray:
@@ -91,3 +101,15 @@ class Surface:
         offset = positions - np.einsum("jab,jb->ja", rotations, self._joints)
         moved = self._body.weights @ np.concatenate([rotations.reshape(24, 9), offset], 1)
         return (np.einsum("vab,vb->va", moved[:, :9].reshape(-1, 3, 3), self._rest) + moved[:, 9:]).astype(np.float32)
+
+    def coloured(self, source: BodyModel, colours: np.ndarray) -> np.ndarray:
+        """Colours [V, 3] of this surface from those of another level of detail `source`, by the nearest point on it."""
+        if source.v_template.shape == self._body.v_template.shape:
+            return colours
+        if self._carrier is None:
+            from blur_motion_ros.body.decimate import closest_on_mesh
+
+            face, bary, _ = closest_on_mesh(self._body.v_template, source.v_template, source.faces)
+            self._carrier = source.faces[face], bary.astype(np.float32)
+        corners, bary = self._carrier
+        return np.einsum("vk,vkc->vc", bary, colours[corners])

@@ -19,6 +19,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from blur_motion_ros.body import joints
 from blur_motion_ros.config import Settings
+from blur_motion_ros.light import to_codes
 from blur_motion_ros.messages import diagnostics, markers, stamps
 from blur_motion_ros.messages.cloud import fill_cloud
 from blur_motion_ros.messages.diagnostics import Window
@@ -124,10 +125,12 @@ class EstimatePublisher:
             return
         vertices = engine.mesh(result.estimate, now)
         if mesh:
-            if self._mesh_marker is None:
+            painted = self.settings.mesh_colours
+            if self._mesh_marker is None or self._mesh_marker.painted != painted:
                 self._mesh_marker = markers.MeshMarker(_MARKER_TYPES, serialize_message, header.frame_id,
-                                                       f"body_{self.settings.body_id}", engine.faces)
-            self._mesh.publish(self._mesh_marker.patch(vertices, header.stamp))
+                                                       f"body_{self.settings.body_id}", engine.faces, painted=painted)
+            colours = to_codes(engine.colours()) / np.float32(255) if painted else None
+            self._mesh.publish(self._mesh_marker.patch(vertices, header.stamp, colours))
         if cloud:
             self._cloud.publish(fill_cloud(PointCloud2(header=header), ("x", "y", "z"), vertices, PointField))
 

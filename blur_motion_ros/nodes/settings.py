@@ -22,6 +22,8 @@ class RosSettings:
     publish_skeleton: bool = setting(True, "publish the speed-coloured skeleton markers (only while someone "
                                      "subscribes)", dynamic=True)
     publish_mesh: bool = setting(True, "publish the body mesh marker (only while someone subscribes)", dynamic=True)
+    mesh_colours: bool = setting(True, "paint the mesh marker with the person's colours as fitted; false: plain blue",
+                                 dynamic=True)
     publish_cloud: bool = setting(True, "publish the predicted body at 'now' as a point cloud (only while someone "
                                   "subscribes)", dynamic=True)
     publish_tf: bool = setting(False, "broadcast body_<id> and joint frames (needs tf2_msgs)")
