@@ -46,9 +46,10 @@ def pose(body: TorchBody, local: Tensor, transl: Tensor, rest_vertices: Tensor |
     rest = body.rest_joints if rest_joints is None else rest_joints
     turned, joints = chain(body, local, transl, rest)
     offset = joints - (turned @ rest[..., None])[..., 0]
-    rigid = torch.cat([turned, offset[..., None]], -1).flatten(2)  # [M, 24, 12]
-    blended = (body.weights @ rigid).unflatten(-1, (3, 4))
-    return (blended[..., :3] @ vertices[..., None])[..., 0] + blended[..., 3], joints
+    # One product of matrices does the skinning: every vertex' weights times its homogeneous position, [V, 24 * 4].
+    spread = (body.weights[:, :, None] * torch.cat([vertices, torch.ones_like(vertices[:, :1])], 1)[:, None]).flatten(1)
+    rigid = torch.cat([turned, offset[..., None]], -1).permute(1, 3, 0, 2).flatten(0, 1).flatten(1)  # [24 * 4, M * 3]
+    return (spread @ rigid).unflatten(1, (-1, 3)).transpose(0, 1).contiguous(), joints
 
 
 def chain(body: TorchBody, local: Tensor, transl: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
