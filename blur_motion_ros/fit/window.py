@@ -96,20 +96,20 @@ class BlurFit:
             return None
         held = False
         for with_colour in (True,) if self._coloured else (True, True):
-            problem = self._problem(observations, layout, hypothesis, self.settings.size, with_colour)
+            problem, drawn = self._problem(observations, layout, hypothesis, self.settings.size, with_colour), None
             if self.settings.stillness and not held:
-                problem, hypothesis = self._hold_still(problem, hypothesis, free)
+                drawn = problem.evaluate(free)
+                problem, hypothesis = self._hold_still(problem, hypothesis)
                 held = True
-            solution = self._solve(problem, free, hypothesis)
+            solution = self._solve(problem, free, hypothesis, drawn)
             free = solution.free
             if not self._coloured or (with_colour and self._seen % self.settings.colour_every == 0):
                 self._update_colours(problem, solution)
         self._coloured = True
         return self._finish(observations, layout, hypothesis.start, problem, solution)
 
-    def _hold_still(self, problem: solver.Problem, hypothesis: Hypothesis, free: np.ndarray
-                    ) -> tuple[solver.Problem, Hypothesis]:
-        problem.evaluate(free)  # draws the window
+    def _hold_still(self, problem: solver.Problem, hypothesis: Hypothesis) -> tuple[solver.Problem, Hypothesis]:
+        """Both with a prior on what the last rendering of the problem shows to be still."""
         prior = still_prior(self.body, problem.layout, problem.target, problem.workspace.frames)
         if prior is None:
             return problem, hypothesis
@@ -148,12 +148,13 @@ class BlurFit:
         charge = 0.0 if start.carried else self.settings.restart_cost
         return solution.evaluation.cost + charge, hypothesis, solution.free
 
-    def _solve(self, problem: solver.Problem, free: np.ndarray, hypothesis: Hypothesis) -> solver.Solution:
+    def _solve(self, problem: solver.Problem, free: np.ndarray, hypothesis: Hypothesis,
+               drawn: solver.Evaluation | None = None) -> solver.Solution:
         if self.settings.solver == "adam":
             from blur_motion_ros.fit.first_order import solve_window
 
             return solve_window(problem, free, self.settings, hypothesis.start.carried)
-        return solver.solve(problem, free, self._steps(hypothesis))
+        return solver.solve(problem, free, self._steps(hypothesis), drawn=drawn)
 
     def _steps(self, hypothesis: Hypothesis) -> int:
         return self.settings.iterations if hypothesis.start.carried else self.settings.cold_iterations

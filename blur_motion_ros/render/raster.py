@@ -50,32 +50,31 @@ def draw(vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray, intrinsic
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _draw(vertices, faces, colours, k, colour, alpha, depth, vertex, face, zbuffer, box):
-    count, size = alpha.shape[0], alpha.shape[1]
+    size = alpha.shape[1]
     ss = face.shape[1] // size
     projected = np.empty((vertices.shape[1], 2), np.float32)
-    for m in range(count):
-        _clear(m, ss, colour, alpha, depth, vertex, face, zbuffer, box)
+    chosen = np.empty(faces.shape[0] + 1, np.int32)
+    planes = np.empty((faces.shape[0], 6), np.float32)
+    for m in range(alpha.shape[0]):
+        _clear(ss, colour[m], alpha[m], depth[m], vertex[m], face[m], zbuffer[m], box[m])
         _project(vertices[m], k, ss, projected)
-        _fill(m, projected, vertices[m], faces, face, zbuffer, box)
-        _pixel_box(m, ss, size, box)
-        _resolve(m, ss, projected, faces, colours, colour, alpha, depth, vertex, face, zbuffer, box)
+        count = _candidates(projected, vertices[m], faces, size * ss, chosen)
+        _fill(projected, vertices[m], faces, chosen[:count], planes, face[m], zbuffer[m], box[m])
+        _pixel_box(ss, size, box[m])
+        _resolve(ss, planes, faces, colours, colour[m], alpha[m], depth[m], vertex[m], face[m], zbuffer[m], box[m])
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _clear(m, ss, colour, alpha, depth, vertex, face, zbuffer, box):
-    x0, y0, x1, y1 = box[m, 0], box[m, 1], box[m, 2], box[m, 3]
+def _clear(ss, colour, alpha, depth, vertex, face, zbuffer, box):
+    x0, y0, x1, y1 = box[0], box[1], box[2], box[3]
     for y in range(y0, y1):
-        for x in range(x0, x1):
-            alpha[m, y, x] = 0
-            depth[m, y, x] = FAR
-            vertex[m, y, x] = -1
-            colour[m, y, x, 0] = 0
-            colour[m, y, x, 1] = 0
-            colour[m, y, x, 2] = 0
+        alpha[y, x0:x1] = 0
+        depth[y, x0:x1] = FAR
+        vertex[y, x0:x1] = -1
+        colour[y, x0:x1] = 0
     for y in range(y0 * ss, y1 * ss):
-        for x in range(x0 * ss, x1 * ss):
-            face[m, y, x] = -1
-            zbuffer[m, y, x] = FAR
+        face[y, x0 * ss:x1 * ss] = -1
+        zbuffer[y, x0 * ss:x1 * ss] = FAR
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -90,55 +89,80 @@ def _project(vertices, k, ss, projected):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _fill(m, projected, vertices, faces, face, zbuffer, box):
-    fine = face.shape[1]
-    box[m, 0], box[m, 1], box[m, 2], box[m, 3] = fine, fine, 0, 0
+def _candidates(projected, vertices, faces, fine, chosen):
+    """Which triangles face us, lie before the camera and have samples in their bounds; returns their number.
+
+    Without branches, here and in `_fill`: the processor guesses such coin tosses wrongly, which costs more than them.
+    """
+    count = 0
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         ax, ay = projected[a, 0], projected[a, 1]
         bx, by = projected[b, 0], projected[b, 1]
         cx, cy = projected[c, 0], projected[c, 1]
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if area >= np.float32(-1e-6):  # image y points down: outward-wound triangles that face us are negative
-            continue
-        az, bz, cz = vertices[a, 2], vertices[b, 2], vertices[c, 2]
-        if az < 0.1 or bz < 0.1 or cz < 0.1:
-            continue
+        nearest = min(vertices[a, 2], vertices[b, 2], vertices[c, 2])
+        left, right = np.ceil(min(ax, bx, cx)), np.floor(max(ax, bx, cx))
+        top, bottom = np.ceil(min(ay, by, cy)), np.floor(max(ay, by, cy))
+        # image y points down: outward-wound triangles that face us are negative
+        seen = ((area < np.float32(-1e-6)) & (nearest >= np.float32(0.1)) & (left <= right) & (top <= bottom)
+                & (right >= 0) & (bottom >= 0) & (left < fine) & (top < fine))
+        chosen[count] = f
+        count += np.int64(seen)
+    return count
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _fill(projected, vertices, faces, chosen, planes, face, zbuffer, box):
+    """Z-buffer of one sub-frame. planes [F, 6]: of each triangle drawn, its first corner and the slopes of the
+    screen-space weights of the other two: (ax, ay, dwb/dx, dwb/dy, dwc/dx, dwc/dy)."""
+    fine = face.shape[0]
+    left, top, right, bottom = fine, fine, 0, 0
+    one = np.float32(1.0)
+    for f in chosen:
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        ax, ay = projected[a, 0], projected[a, 1]
+        bx, by = projected[b, 0], projected[b, 1]
+        cx, cy = projected[c, 0], projected[c, 1]
         x0 = max(0, int(np.ceil(min(ax, bx, cx))))
         x1 = min(fine - 1, int(np.floor(max(ax, bx, cx))))
         y0 = max(0, int(np.ceil(min(ay, by, cy))))
         y1 = min(fine - 1, int(np.floor(max(ay, by, cy))))
-        if x0 > x1 or y0 > y1:
-            continue
-        inv = np.float32(1.0) / area
-        ia, ib, ic = np.float32(1.0) / az, np.float32(1.0) / bz, np.float32(1.0) / cz
+        inv = one / ((bx - ax) * (cy - ay) - (by - ay) * (cx - ax))
+        bdx, bdy = (cy - ay) * inv, (ax - cx) * inv
+        cdx, cdy = (ay - by) * inv, (bx - ax) * inv
+        ia = one / vertices[a, 2]
+        ib, ic = one / vertices[b, 2] - ia, one / vertices[c, 2] - ia
         hit = False
         for y in range(y0, y1 + 1):
+            dy = np.float32(y) - ay
+            wby, wcy = dy * bdy, dy * cdy
             for x in range(x0, x1 + 1):
-                wb = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) * inv
-                wc = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) * inv
-                wa = np.float32(1.0) - wb - wc
-                if wa >= 0 and wb >= 0 and wc >= 0:
-                    z = np.float32(1.0) / (wa * ia + wb * ib + wc * ic)
-                    hit = True
-                    if z < zbuffer[m, y, x]:
-                        zbuffer[m, y, x] = z
-                        face[m, y, x] = f
+                dx = np.float32(x) - ax
+                wb = dx * bdx + wby
+                wc = dx * cdx + wcy
+                inside = (wb >= 0) & (wc >= 0) & (one - wb - wc >= 0)
+                z = one / (ia + wb * ib + wc * ic)
+                behind = zbuffer[y, x]
+                nearer = inside & (z < behind)
+                zbuffer[y, x] = z if nearer else behind
+                face[y, x] = f if nearer else face[y, x]
+                hit |= inside
         if hit:
-            box[m, 0] = min(box[m, 0], x0)
-            box[m, 1] = min(box[m, 1], y0)
-            box[m, 2] = max(box[m, 2], x1 + 1)
-            box[m, 3] = max(box[m, 3], y1 + 1)
+            planes[f, 0], planes[f, 1], planes[f, 2] = ax, ay, bdx
+            planes[f, 3], planes[f, 4], planes[f, 5] = bdy, cdx, cdy
+            left, top, right, bottom = min(left, x0), min(top, y0), max(right, x1 + 1), max(bottom, y1 + 1)
+    box[0], box[1], box[2], box[3] = left, top, right, bottom
 
 
 @njit(cache=True, nogil=True)
-def _pixel_box(m, ss, size, box):
-    box[m, 0] //= ss
-    box[m, 1] //= ss
-    box[m, 2] = min(size, (box[m, 2] + ss - 1) // ss)
-    box[m, 3] = min(size, (box[m, 3] + ss - 1) // ss)
-    if box[m, 2] <= box[m, 0] or box[m, 3] <= box[m, 1]:
-        box[m, 0], box[m, 1], box[m, 2], box[m, 3] = 0, 0, 0, 0
+def _pixel_box(ss, size, box):
+    box[0] //= ss
+    box[1] //= ss
+    box[2] = min(size, (box[2] + ss - 1) // ss)
+    box[3] = min(size, (box[3] + ss - 1) // ss)
+    if box[2] <= box[0] or box[3] <= box[1]:
+        box[:] = 0
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -154,30 +178,39 @@ def barycentric(projected, a, b, c, x, y):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _resolve(m, ss, projected, faces, colours, colour, alpha, depth, vertex, face, zbuffer, box):
+def _resolve(ss, planes, faces, colours, colour, alpha, depth, vertex, face, zbuffer, box):
+    """Average the samples of each pixel."""
     share = np.float32(1.0 / (ss * ss))
-    for y in range(box[m, 1], box[m, 3]):
-        for x in range(box[m, 0], box[m, 2]):
-            near = FAR
+    for y in range(box[1], box[3]):
+        for x in range(box[0], box[2]):
+            near, nearest, covered = FAR, -1, 0
+            red = green = blue = np.float32(0.0)
             for sy in range(y * ss, y * ss + ss):
                 for sx in range(x * ss, x * ss + ss):
-                    f = face[m, sy, sx]
+                    f = face[sy, sx]
                     if f < 0:
                         continue
+                    dx, dy = np.float32(sx) - planes[f, 0], np.float32(sy) - planes[f, 1]
+                    wb = dx * planes[f, 2] + dy * planes[f, 3]
+                    wc = dx * planes[f, 4] + dy * planes[f, 5]
+                    wa = np.float32(1.0) - wb - wc
                     a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-                    wa, wb, wc = barycentric(projected, a, b, c, np.float32(sx), np.float32(sy))
-                    alpha[m, y, x] += share
-                    for i in range(3):
-                        colour[m, y, x, i] += share * (wa * colours[a, i] + wb * colours[b, i] + wc * colours[c, i])
-                    if zbuffer[m, sy, sx] < near:
-                        near = zbuffer[m, sy, sx]
+                    covered += 1
+                    red += wa * colours[a, 0] + wb * colours[b, 0] + wc * colours[c, 0]
+                    green += wa * colours[a, 1] + wb * colours[b, 1] + wc * colours[c, 1]
+                    blue += wa * colours[a, 2] + wb * colours[b, 2] + wc * colours[c, 2]
+                    if zbuffer[sy, sx] < near:
+                        near = zbuffer[sy, sx]
                         nearest = a
                         if wb > wa and wb >= wc:
                             nearest = b
                         elif wc > wa and wc > wb:
                             nearest = c
-                        vertex[m, y, x] = nearest
-            depth[m, y, x] = near
+            if covered:
+                alpha[y, x] = share * np.float32(covered)
+                colour[y, x, 0], colour[y, x, 1], colour[y, x, 2] = share * red, share * green, share * blue
+                depth[y, x] = near
+                vertex[y, x] = nearest
 
 
 @njit(cache=True, nogil=True, fastmath=True)
