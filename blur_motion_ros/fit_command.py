@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from blur_motion_ros.data import sequence
+    from blur_motion_ros.fit.direction_search import in_hindsight
     from blur_motion_ros.pipeline import Pipeline
 
     recording = sequence.read(args.input, args.camera, args.background, args.exposure, use_gt=not args.no_gt)
@@ -52,8 +53,9 @@ def run(args: argparse.Namespace) -> int:
     pipeline = Pipeline(settings)
     if recording.plate is not None:
         pipeline.set_background(recording.plate)
+    record = [] if args.online or settings.fit.frames > 1 else pipeline.record_directions()
     estimates = [pipeline.process(frame) for frame in tqdm(recording, disable=args.quiet, unit="frame")]
-    estimates = with_hindsight(estimates, hindsight)
+    estimates = in_hindsight(with_hindsight(estimates, hindsight), record, settings.fit)
     trajectories = [sample_exposure(pipeline, e, args.samples) for e in estimates]
     save(args.out, estimates, trajectories)
     print(summary(estimates, args.out))
@@ -75,8 +77,9 @@ def with_hindsight(estimates: list[MotionEstimate], hindsight: int) -> list[Moti
         later = [e for e in estimates[i : i + hindsight + 1] if about in e.exposures and not e.status & Status.LOST]
         chosen = later[-1] if later else own
         keep = chosen.exposures[: chosen.exposures.index(about) + 1]
-        best.append(replace(chosen, exposures=keep, blur_rate=own.blur_rate, status=own.status & ~Status.COLD_START
-                            | chosen.status if chosen is not own else own.status))
+        beginnings = Status.COLD_START | Status.DIRECTION_UNDECIDED  # what later exposures have settled
+        status = own.status & ~beginnings | chosen.status if chosen is not own else own.status
+        best.append(replace(chosen, exposures=keep, blur_rate=own.blur_rate, status=status))
     return best
 
 

@@ -28,8 +28,8 @@ from blur_motion_ros.types import BodyState, Exposure, MotionEstimate
 LIMB_COUNT = len(LIMB_SLOTS)
 LIMB_NAMES = ("trunk", "head", "left_arm", "right_arm", "left_leg", "right_leg")
 STATES = np.array(list(product((0, 1), repeat=LIMB_COUNT)))  # [64, 6]: which limbs are reversed; 0 = none
-LEAST_TRAVEL = 0.01  # m, and rad at 0.5 m of reach: a limb that moves less has no direction worth a word
-_REACH = 0.5
+LEAST_TRAVEL = 0.01  # m: a limb that moves less has no direction worth a word
+_REACH = 0.5  # m
 _WEIGHT = 3.0  # of a gap: neighbouring fits share most of their error, so the difference is known better than they say
 _CUTOFF = 4.0  # Geman-McClure cut-off of a gap's squared distance, as a multiple of its dimension
 
@@ -244,11 +244,25 @@ def slots_of(limbs: np.ndarray) -> np.ndarray:
     return np.repeat(np.asarray(limbs, bool), [last - first for first, last in LIMB_SLOTS])
 
 
+def travel(free: np.ndarray) -> np.ndarray:
+    """[6] m: how far each limb gets from shutter opening to closing (coefficients [21, K, 3] over one exposure).
+
+    The largest of its joints; an angle counts as the path at half a metre of reach.
+    """
+    each = 2 * np.linalg.norm(_odd(free), axis=(1, 2))
+    each[1:] *= _REACH
+    return np.array([each[first:last].max() for first, last in LIMB_SLOTS])
+
+
 def moving(free: np.ndarray) -> np.ndarray:
-    """[6] bool: limbs whose motion and its reverse (coefficients [21, K, 3] over one exposure) differ noticeably."""
-    travel = 2 * np.linalg.norm(_odd(free), axis=(1, 2))
-    travel[1:] *= _REACH
-    return np.array([travel[first:last].max() > LEAST_TRAVEL for first, last in LIMB_SLOTS])
+    """[6] bool: limbs whose motion and its reverse differ noticeably."""
+    return travel(free) > LEAST_TRAVEL
+
+
+def doubt(free: np.ndarray, wrong: np.ndarray) -> float:
+    """Expected share of the motion (squared travel) that runs the wrong way; 0 where nothing moves. wrong: [6, 6]."""
+    weight = np.where(moving(free), travel(free) ** 2, 0.0)
+    return float(weight @ np.diagonal(wrong) / weight.sum()) if weight.any() else 0.0
 
 
 def reversal_covariance(free: np.ndarray, wrong: np.ndarray) -> np.ndarray:

@@ -53,11 +53,12 @@ def directed(estimate: MotionEstimate, found: direction.Directions, index: int, 
              ) -> MotionEstimate:
     """Run the limbs the way that was decided; status and covariance say how sure that is.
 
-    least: log-odds from which a direction counts as decided.  alone: nothing came before or after.
+    least: log-odds from which a direction counts as decided: of the share of the motion that runs the right way
+    against the share that may not.  alone: nothing came before or after.
     """
     estimate = direction.reverse_limbs(estimate, found.reverse[index])
     free = estimate.coefficients[FREE_ROWS]
-    undecided = alone or bool((direction.moving(free) & (found.log_odds[index] < least)).any())
+    undecided = alone or direction.doubt(free, found.wrong[index]) > 1 / (1 + np.exp(least))
     status = estimate.status & ~Status.DIRECTION_UNDECIDED
     if undecided:
         status |= Status.DIRECTION_UNDECIDED
