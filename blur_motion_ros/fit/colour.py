@@ -6,6 +6,7 @@ Here: what every colouring of the surface shares, and the online path's colours 
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from scipy import sparse
 
 from blur_motion_ros.fit.image_terms import Target
@@ -23,14 +24,11 @@ def solve_colours(body: FitBody, vertices: np.ndarray, frames: SubFrames, target
     vertices [M, V, 3] and `frames`: the rendered sub-frames; alpha [F, S, S]: their mean coverage. Minimises
     |mean(F_i) - (I - (1 - alpha) B)|^2 + smoothness |edge differences|^2; unseen vertices stay near where they were.
     """
-    a = colour_matrix(body, vertices, frames, target, len(alpha))
-    wanted, agree = light_of_body(target, alpha), agreement(target, alpha)
-    weighted = a.multiply(agree[:, None]).tocsr()
-    laplacian = edge_laplacian(body, len(colours))
-    keep = 1e-3 * float(weighted.multiply(a).sum()) / len(colours)
-    system = (weighted.T @ a + smoothness * laplacian + keep * sparse.identity(len(colours))).tocsr()
-    right = weighted.T @ wanted + keep * colours
-    return np.clip(conjugate_gradient(system, right, colours, iterations), 0, 1).astype(np.float32)
+    samples = 3 * int((frames.face >= 0).sum())
+    rows = _blurred_rows(vertices, body.faces, np.asarray(target.intrinsics, np.float32), frames.face, frames.box,
+                         len(alpha), target.size, samples)
+    return _solve(*rows, agreement(target, alpha), light_of_body(target, alpha), body.edges,
+                  np.asarray(colours, np.float64), smoothness, iterations).astype(np.float32)
 
 
 def light_of_body(target: Target, alpha: np.ndarray) -> np.ndarray:
@@ -41,24 +39,6 @@ def light_of_body(target: Target, alpha: np.ndarray) -> np.ndarray:
 def agreement(target: Target, alpha: np.ndarray) -> np.ndarray:
     """[F * S * S] in [0, 1]: pixels where observed and rendered alpha disagree are not the body's colour."""
     return np.exp(-0.5 * ((target.value[..., 3] - alpha) / 0.25) ** 2).reshape(-1)
-
-
-def colour_matrix(body: FitBody, vertices: np.ndarray, frames: SubFrames, target: Target, count: int):
-    """Sparse [F * S * S, V]: the blurred colour image (premultiplied) as a linear map of the vertex colours."""
-    samples = int((frames.face >= 0).sum()) * 3
-    rows, columns = np.empty(samples, np.int32), np.empty(samples, np.int32)
-    values = np.empty(samples, np.float32)
-    subframes = len(vertices) // count
-    frame_of = (np.arange(len(vertices)) // subframes).astype(np.int32)
-    used = raster.colour_weights(vertices, body.faces, np.asarray(target.intrinsics, np.float32), frames.face,
-                                 target.size, frame_of, np.float32(1.0 / subframes), rows, columns, values)
-    shape = (count * target.size**2, len(body.rest_vertices))
-    return sparse.csr_matrix((values[:used], (rows[:used], columns[:used])), shape)
-
-
-def edge_laplacian(body: FitBody, count: int):
-    """Graph Laplacian of the mesh, [V, V] sparse."""
-    return graph_laplacian(body.edges, np.ones(len(body.edges), np.float32), count)
 
 
 def graph_laplacian(edges: np.ndarray, weights: np.ndarray, count: int):
@@ -89,3 +69,112 @@ def conjugate_gradient(system, right: np.ndarray, start: np.ndarray, iterations:
         p = z + (new / np.maximum(old, 1e-20)) * p
         old = new
     return x
+
+
+@njit(cache=True, nogil=True)
+def _blurred_rows(vertices, faces, k, face, box, count, size, samples):
+    """The blurred colour image (premultiplied) as a linear map of the vertex colours, in compressed rows.
+
+    Returns pixels [P] (flat index of exposure, y, x), start [P + 1], columns and values [start[P]] of their entries.
+    """
+    subframes, fine = len(vertices) // count, face.shape[1] // size
+    share = np.float32(1.0 / (subframes * fine * fine))
+    projected = np.empty((len(vertices), vertices.shape[1], 2), np.float32)
+    for m in range(len(vertices)):
+        raster._project(vertices[m], k, fine, projected[m])
+    pixels, start = np.empty(samples, np.int64), np.zeros(samples + 1, np.int64)
+    columns, values = np.empty(samples, np.int64), np.empty(samples, np.float64)
+    place = np.full(vertices.shape[1], -1, np.int64)  # of each vertex among the entries of the current pixel
+    n, end = 0, 0
+    for f in range(count):
+        for y in range(size):
+            for x in range(size):
+                begin = end
+                for m in range(f * subframes, (f + 1) * subframes):
+                    if x < box[m, 0] or x >= box[m, 2] or y < box[m, 1] or y >= box[m, 3]:
+                        continue
+                    for sy in range(y * fine, y * fine + fine):
+                        for sx in range(x * fine, x * fine + fine):
+                            t = face[m, sy, sx]
+                            if t < 0:
+                                continue
+                            corners = faces[t, 0], faces[t, 1], faces[t, 2]
+                            weights = raster.barycentric(projected[m], corners[0], corners[1], corners[2],
+                                                         np.float32(sx), np.float32(sy))
+                            for i in range(3):
+                                if place[corners[i]] < 0:
+                                    place[corners[i]] = end
+                                    columns[end], values[end] = corners[i], 0.0
+                                    end += 1
+                                values[place[corners[i]]] += share * weights[i]
+                for entry in range(begin, end):
+                    place[columns[entry]] = -1
+                if end > begin:
+                    pixels[n] = (f * size + y) * size + x
+                    n += 1
+                    start[n] = end
+    return pixels[:n], start[:n + 1], columns[:end], values[:end]
+
+
+@njit(cache=True, nogil=True)
+def _solve(pixels, start, columns, values, agree, wanted, edges, colours, smoothness, iterations):
+    """Jacobi-preconditioned conjugate gradients on (A' W A + smoothness L + keep) x = A' W wanted + keep colours."""
+    diagonal, right = np.zeros(len(colours)), np.zeros(colours.shape)
+    total = 0.0
+    for r in range(len(pixels)):
+        w = agree[pixels[r]]
+        for e in range(start[r], start[r + 1]):
+            v = columns[e]
+            diagonal[v] += w * values[e] * values[e]
+            total += w * values[e] * values[e]
+            for c in range(3):
+                right[v, c] += w * values[e] * wanted[pixels[r], c]
+    keep = 1e-3 * total / len(colours)
+    for e in range(len(edges)):
+        for i in range(2):
+            diagonal[edges[e, i]] += smoothness
+    inverse = 1.0 / np.maximum(diagonal + keep, 1e-12).reshape(-1, 1)
+    x, q = colours.copy(), np.empty(colours.shape)
+    _apply(pixels, start, columns, values, agree, edges, smoothness, keep, x, q)
+    rest = right + keep * colours - q
+    z = inverse * rest
+    p = z.copy()
+    old = (rest * z).sum(0)
+    for _ in range(iterations):
+        _apply(pixels, start, columns, values, agree, edges, smoothness, keep, p, q)
+        step = old / np.maximum((p * q).sum(0), 1e-20)
+        x += step * p
+        rest -= step * q
+        z = inverse * rest
+        new = (rest * z).sum(0)
+        p = z + (new / np.maximum(old, 1e-20)) * p
+        old = new
+    return np.minimum(np.maximum(x, 0.0), 1.0)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _apply(pixels, start, columns, values, agree, edges, smoothness, keep, x, out):
+    """out = (A' W A + smoothness L + keep) x, without forming the product."""
+    for v in range(x.shape[0]):
+        for c in range(3):
+            out[v, c] = keep * x[v, c]
+    for e in range(len(edges)):
+        i, j = edges[e, 0], edges[e, 1]
+        for c in range(3):
+            d = smoothness * (x[i, c] - x[j, c])
+            out[i, c] += d
+            out[j, c] -= d
+    for r in range(len(pixels)):
+        red = green = blue = 0.0
+        for e in range(start[r], start[r + 1]):
+            v, w = columns[e], values[e]
+            red += w * x[v, 0]
+            green += w * x[v, 1]
+            blue += w * x[v, 2]
+        weight = agree[pixels[r]]
+        red, green, blue = weight * red, weight * green, weight * blue
+        for e in range(start[r], start[r + 1]):
+            v, w = columns[e], values[e]
+            out[v, 0] += w * red
+            out[v, 1] += w * green
+            out[v, 2] += w * blue
