@@ -93,8 +93,8 @@ def _sample_weights(body: FitBody, vertices: np.ndarray, frames: SubFrames, intr
     rows, columns = np.empty(3 * samples, np.int32), np.empty(3 * samples, np.int32)
     values = np.empty(3 * samples, np.float32)
     frame_of = (np.arange(len(vertices)) // subframes).astype(np.int32)
-    used = raster.colour_weights(vertices, body.faces, np.asarray(intrinsics, np.float32), frames.face, frames.alpha.shape[1],
-                          frame_of, np.float32(1.0 / subframes), rows, columns, values)
+    used = raster.colour_weights(vertices, body.faces, np.asarray(intrinsics, np.float32), frames.face,
+                                 frames.alpha.shape[1], frame_of, np.float32(1.0 / subframes), rows, columns, values)
     assert used == 3 * samples, "three corners per covered sample"
     return rows[::3], columns.reshape(-1, 3), values.reshape(-1, 3)
 
