@@ -1,6 +1,7 @@
 """Cost of the blur fit: python benchmarks/fit.py SEQUENCE. Processor ms per window against N, size, frames, degree.
 
-Each row changes one setting; ratios to the first row were measured in the same run, on one thread.
+Each row changes some settings; ratios to the first row were measured in the same run, on one thread. Rows of the
+first-order path on a GPU are left out, with the reason, where there is none. More on GPUs: benchmarks/gpu.sh.
 """
 
 from __future__ import annotations
@@ -19,26 +20,39 @@ from blur_motion_ros.types import Exposure
 
 CHANGES = ("", "fit.subframes=1", "fit.subframes=2", "fit.subframes=8", "fit.subframes=16",
            "fit.size=32", "fit.size=96", "fit.size=128", "fit.frames=1", "fit.frames=3", "fit.frames=4", "fit.degree=1",
-           "fit.degree=3", "fit.iterations=1", "fit.iterations=4", "fit.iterations=8")
+           "fit.degree=3", "fit.iterations=1", "fit.iterations=4", "fit.iterations=8",
+           "fit.solver=adam fit.device=cpu", "fit.solver=adam fit.device=cuda")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sequence", metavar="SEQUENCE")
+    parser.add_argument("--changes", nargs="+", default=list(CHANGES), metavar="'NAME=VALUE ...'")
     parser.add_argument("--rounds", type=int, default=3, help="passes over the sequence; the first is not counted")
     args = parser.parse_args()
     measurements, base = measured(args.sequence), None
     print("| change | CPU ms per window (median) | ratio | wall ms (median) |\n|---|---|---|---|")
-    for change in CHANGES:
+    for change in args.changes:
+        reason = nvdiffrast_missing() if "device=cuda" in change else ""
+        if reason:
+            print(f"| {change} | not measured: {reason} | | |", flush=True)
+            continue
         cpu, wall = cost(args.sequence, measurements, change, args.rounds)
         base = base or cpu
         print(f"| {change or 'defaults'} | {cpu:.1f} | {cpu / base:.2f} | {wall:.1f} |", flush=True)
 
 
+def nvdiffrast_missing() -> str:
+    """Why no GPU can render here; empty where one can."""
+    from blur_motion_ros.render.nvdiffrast import unavailable
+
+    return unavailable()
+
+
 def cost(folder, measurements, change: str, rounds: int) -> tuple[float, float]:
     """Median processor and wall ms of `BlurFit.update`."""
     recording = sequence.read(folder)
-    pipeline = Pipeline(config.load(None, config.parse_assignments([change] if change else [])),
+    pipeline = Pipeline(config.load(None, config.parse_assignments(change.split())),
                         initialiser=Recorded(measurements))
     pipeline.set_background(recording.plate)
     cpu, wall = [], []

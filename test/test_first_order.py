@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from plain_nvdiffrast import PlainOperations
 from synthetic import capsule_body
 
 from blur_motion_ros.fit import image_terms, solver
@@ -21,6 +22,7 @@ from blur_motion_ros.fit.window import BlurFit
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.render import raster
 from blur_motion_ros.render.base import RendererError
+from blur_motion_ros.render.nvdiffrast import NvdiffrastRenderer
 from blur_motion_ros.types import BodyState, Exposure, Observation, PoseMeasurement
 
 SIZE = 64
@@ -102,7 +104,7 @@ def test_adam_and_levenberg_marquardt_reach_the_same_minimum(scene):
     start = np.zeros((21, 3, 3))
     start[:, 0] = np.random.default_rng(3).normal(0, 0.02, (21, 3))
     second = solver.solve(problem, start, 40, tolerance=1e-6)
-    first = solve_first_order(problem, start, FirstOrderSettings(tolerance=0.0), 150)
+    first = solve_first_order(problem, start, FirstOrderSettings(tolerance=0.0), 100)
     apart = np.linalg.norm(scene.joints(first.free) - scene.joints(second.free), axis=-1) * 1e3
     error = [np.linalg.norm(scene.joints(f) - scene.joints(scene.truth), axis=-1).mean() * 1e3
              for f in (start, second.free, first.free)]
@@ -112,7 +114,7 @@ def test_adam_and_levenberg_marquardt_reach_the_same_minimum(scene):
     # The loss of the terms is the solver's own cost, and the evaluation is of the answer, not of the last step.
     assert sum(first.terms.values()) == pytest.approx(first.evaluation.cost, rel=1e-3)
     assert problem.evaluate(first.free).cost == pytest.approx(first.evaluation.cost, rel=1e-9)
-    assert min(first.history) <= first.history[0] / 2 and 40 <= first.iterations <= 150
+    assert min(first.history) <= first.history[0] / 2 and 40 <= first.iterations <= 100
 
 
 def test_the_papers_own_loss_leads_to_the_motion_too(scene):
@@ -120,7 +122,7 @@ def test_the_papers_own_loss_leads_to_the_motion_too(scene):
     start = np.zeros((21, 3, 3))
     start[:, 0] = np.random.default_rng(3).normal(0, 0.02, (21, 3))
     problem = scene.problem()
-    found = solve_first_order(problem, start, FirstOrderSettings.paper(), 120)
+    found = solve_first_order(problem, start, FirstOrderSettings.paper(), 80)
     assert set(found.terms) == {"evidence", "formation", "matting", "pose", "polynomial_l1", "polynomial_frobenius",
                                 "background"}
     assert found.terms["matting"] < 0.15
@@ -164,6 +166,19 @@ def test_free_shape_is_found(scene):
     assert found.evaluation.cost < 0.7 * scene.problem(target=target).evaluate(scene.truth).cost
 
 
+def test_the_gpu_backend_serves_the_first_order_path(scene):
+    """nvdiffrast's backend with plain loops for its kernels (which pass no gradient to vertices): colours are found."""
+    operations = PlainOperations()
+    renderer = NvdiffrastRenderer("cpu", supersample=1, operations=operations)
+    layout = WindowLayout.of(EXPOSURES, 1, 2)
+    problem = scene.problem(layout=layout, workspace=image_terms.Workspace(2, SIZE),
+                            colours=np.full_like(scene.colours, 0.4))
+    settings = FirstOrderSettings(colour_rate=0.1, weights=LossWeights(data=0.0, formation=1e5))
+    found = solve_first_order(problem, scene.truth, settings, 4, renderer, colours=True)
+    assert found.terms["formation"] < 0.6 * found.history[0] / 1e5
+    assert operations.calls == 5 and operations.hashes == 1
+
+
 def test_weights_without_a_term_and_devices_that_are_not_there(scene, monkeypatch):
     settings = FirstOrderSettings(weights=LossWeights(shape=1.0))
     with pytest.raises(ValueError, match="'shape' is 1.0, but this problem has no such term"):
@@ -187,7 +202,7 @@ def test_blur_fit_takes_the_solver_from_its_settings(scene):
         for i, (e, v, p) in enumerate(zip(EXPOSURES, scene.value, scene.plate, strict=True)))
     estimates = {}
     for kind in ("lm", "adam"):
-        first = FirstOrderSettings(cold_iterations=60)
+        first = FirstOrderSettings(cold_iterations=30)
         fit = BlurFit(FitSettings(inflation=0.0, solver=kind, first_order=first, cold_iterations=20), scene.body,
                       np.zeros(10))
         fit._colours = scene.colours.copy()
