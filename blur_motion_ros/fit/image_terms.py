@@ -17,10 +17,9 @@ from numba import njit
 
 from blur_motion_ros.fit.kinematics import FitBody, Posed
 from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, PART_OF_SLOT, PARTS, WindowLayout
-from blur_motion_ros.render.raster import SubFrames
+from blur_motion_ros.render.raster import DEPTH_EDGE, SubFrames
 
 _WIDTHS = np.array([last - first for first, last in PARTS])
-DEPTH_EDGE = np.float32(0.08)  # m; a neighbour nearer than this covers the pixel's own surface
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 NEAREST = 0.1  # m; a triangle with a vertex nearer than this is not drawn
 FARTHEST = 100.0  # m; backends with a depth range end it here
-DEPTH_EDGE = 0.08  # m; a neighbouring pixel nearer than this much covers the pixel's own surface when it moves
 
 
 class RendererError(RuntimeError):

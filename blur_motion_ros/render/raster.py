@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 FAR = np.float32(1e9)
+DEPTH_EDGE = np.float32(0.08)  # m; a neighbour nearer than this covers the pixel's own surface when it moves
 
 
 @dataclass(frozen=True)

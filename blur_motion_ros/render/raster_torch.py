@@ -15,8 +15,8 @@ from numba import njit
 from torch import Tensor
 
 from blur_motion_ros.render import raster
-from blur_motion_ros.render.base import DEPTH_EDGE, Rendered, RendererError, check_inputs
-from blur_motion_ros.render.raster import SubFrames, barycentric
+from blur_motion_ros.render.base import Rendered, RendererError, check_inputs
+from blur_motion_ros.render.raster import DEPTH_EDGE, SubFrames, barycentric
 
 
 class RasterRenderer:
@@ -55,7 +55,7 @@ class _Draw(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_vertices = np.zeros_like(vertices)
             _move(slope, frames.colour, frames.alpha, frames.depth, frames.box, ctx.seen, ctx.weights, faces, k,
-                  np.float32(DEPTH_EDGE), to_vertices)
+                  DEPTH_EDGE, to_vertices)
             to_vertices = torch.from_numpy(to_vertices)
         if ctx.needs_input_grad[1]:
             to_colours = np.zeros_like(colours)
