@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+", metavar="DATA")
     parser.add_argument("--hindsight", type=int, default=2)
-    parser.add_argument("--changes", nargs="+", default=list(CHANGES), metavar="NAME=VALUE")
+    parser.add_argument("--changes", nargs="+", default=list(CHANGES), metavar="'NAME=VALUE ...'")
     args = parser.parse_args()
     folders = evaluated_folders(args.data)
     recorded = {folder: measured(folder) for folder in folders}
@@ -74,7 +74,7 @@ def measured(folder) -> list:
 
 def score(folder, measurements, change: str, hindsight: int) -> tuple[dict, float]:
     recording = sequence.read(folder)
-    settings = config.load(None, config.parse_assignments([change] if change else []))
+    settings = config.load(None, config.parse_assignments(change.split()))
     frames = settings.fit.frames if change.startswith("fit.frames") else max(settings.fit.frames, hindsight + 1)
     settings = replace(settings, fit=replace(settings.fit, frames=frames))
     pipeline = Pipeline(settings, initialiser=Recorded(measurements))

@@ -32,8 +32,8 @@ class LossWeights:
 class FirstOrderSettings:
     """Adam on the joint loss, as in the paper. Much slower than lm on one window: docs/first_order.md."""
 
-    iterations: int = setting(60, "Adam steps per pyramid level on a warm start", low=1, high=100000)
-    cold_iterations: int = setting(150, "Adam steps per pyramid level on a cold start", low=1, high=100000)
+    iterations: int = setting(25, "Adam steps per pyramid level on a warm start", low=1, high=100000)
+    cold_iterations: int = setting(60, "Adam steps per pyramid level on a cold start", low=1, high=100000)
     rate: float = setting(0.3, "step of the motion, in the priors' sigmas (precondition) or rad and m", low=1e-5,
                           high=10.0)
     precondition: bool = setting(True, "step in coordinates in which the priors and measurements are round")
@@ -78,7 +78,8 @@ class FitSettings:
     restart_cost: float = setting(300.0, "what beginning anew must gain over going on, in squared sigmas", low=0.0,
                                   high=1e6)
     measurement_weight: float = setting(2.0, "weight of the initialiser's pose", low=0.0, high=100.0)
-    short_motion: bool = setting(True, "one exposure per window: expect the motion that the learned prior expects")
+    short_motion: bool = setting(True, "windows without history: expect the motion that the learned prior expects of "
+                                 "the pose (degree 2 or more)")
     pose_prior_weight: float = setting(0.0, "weight of the static pose prior at mid-exposure", low=0.0, high=100.0)
     direction_window: int = setting(5, "single exposures that decide each other's direction of time", unit="exposures",
                                     low=2, high=100)
