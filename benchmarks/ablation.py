@@ -17,7 +17,8 @@ from blur_motion_ros.body.joints import lsp14
 from blur_motion_ros.data import sequence
 from blur_motion_ros.evaluation import metrics
 from blur_motion_ros.evaluation.ground_truth import evaluated_folders, read_ground_truth
-from blur_motion_ros.fit_command import sample_exposure, with_hindsight
+from blur_motion_ros.fit_command import sample_exposure
+from blur_motion_ros.offline import with_hindsight
 from blur_motion_ros.pipeline import Pipeline
 
 CHANGES = ("", "fit.data_weight=0", "fit.subframes=1", "fit.subframes=8", "fit.sigma_image=10", "fit.sigma_alpha=10",

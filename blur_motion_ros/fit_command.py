@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,9 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-gt", action="store_true", help="do not open gt.npz even for the exposure times")
     parser.add_argument("--samples", type=int, default=9, help="instants per exposure in the output (default 9)")
     parser.add_argument("--hindsight", type=int, default=2, metavar="N",
-                        help="later exposures that may correct an exposure's motion (default 2)")
+                        help="later exposures that may correct an exposure's motion (default 2); 0: what the live "
+                        "node would have published")
     parser.add_argument("--online", action="store_true",
-                        help="what the live node would have published: no hindsight")
+                        help="the same as --hindsight 0")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     config.add_arguments(parser)
 
@@ -42,20 +42,14 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from blur_motion_ros.data import sequence
-    from blur_motion_ros.fit.direction_search import in_hindsight
-    from blur_motion_ros.pipeline import Pipeline
+    from blur_motion_ros.offline import fit_recording
 
     recording = sequence.read(args.input, args.camera, args.background, args.exposure, use_gt=not args.no_gt)
     settings = config.from_arguments(args)
     hindsight = 0 if args.online else max(args.hindsight, 0)
-    settings = replace(settings, camera=replace(settings.camera, response=recording.response),
-                       fit=replace(settings.fit, frames=max(settings.fit.frames, hindsight + 1)))
-    pipeline = Pipeline(settings)
-    if recording.plate is not None:
-        pipeline.set_background(recording.plate)
-    record = [] if args.online or settings.fit.frames > 1 else pipeline.record_directions()
-    estimates = [pipeline.process(frame) for frame in tqdm(recording, disable=args.quiet, unit="frame")]
-    estimates = in_hindsight(with_hindsight(estimates, hindsight), record, settings.fit)
+    estimates, pipeline = fit_recording(
+        recording, settings, hindsight, lambda frames, what: tqdm(frames, what, disable=args.quiet, unit="frame"),
+        directions=not args.online)
     trajectories = [sample_exposure(pipeline, e, args.samples) for e in estimates]
     save(args.out, estimates, trajectories)
     print(summary(estimates, args.out))
@@ -67,20 +61,6 @@ def run(args: argparse.Namespace) -> int:
     if args.texture:
         print(write_texture(args.texture, recording, estimates, pipeline))
     return 0
-
-
-def with_hindsight(estimates: list[MotionEstimate], hindsight: int) -> list[MotionEstimate]:
-    """For every exposure the latest window, up to `hindsight` exposures on, that still contains it."""
-    best = []
-    for i, own in enumerate(estimates):
-        about = own.exposures[-1]
-        later = [e for e in estimates[i : i + hindsight + 1] if about in e.exposures and not e.status & Status.LOST]
-        chosen = later[-1] if later else own
-        keep = chosen.exposures[: chosen.exposures.index(about) + 1]
-        beginnings = Status.COLD_START | Status.DIRECTION_UNDECIDED  # what later exposures have settled
-        status = own.status & ~beginnings | chosen.status if chosen is not own else own.status
-        best.append(replace(chosen, exposures=keep, blur_rate=own.blur_rate, status=status))
-    return best
 
 
 def sample_exposure(pipeline, estimate: MotionEstimate, count: int) -> JointTrajectory:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from blur_motion_ros.pipeline import Pipeline
 
 SAMPLES = 9  # instants per exposure
-HINDSIGHT = 2  # later exposures that may correct one, the default of `blur-motion fit`
 
 
 class PerFrame(Protocol):
@@ -64,13 +63,15 @@ def run_pipeline(sequence: Sequence, settings: Settings, adapt: Callable = lambd
 
 def run_offline(sequence: Sequence, settings: Settings) -> Prediction:
     """The same with hindsight, as `blur-motion fit` runs it: an exposure is told from the latest window that has it."""
-    from blur_motion_ros.fit_command import with_hindsight
+    from blur_motion_ros.offline import fit_recording
 
-    frames = max(settings.fit.frames, HINDSIGHT + 1)
-    pipeline = _pipeline(sequence, replace(settings, fit=replace(settings.fit, frames=frames)))
     spent: list[float] = []
-    estimates = [_timed(spent, pipeline.process, frame) for frame in sequence]
-    estimates = with_hindsight(estimates, HINDSIGHT)
+
+    def adapt(pipeline: Pipeline) -> None:
+        process = pipeline.process
+        pipeline.process = lambda frame: _timed(spent, process, frame)
+
+    estimates, pipeline = fit_recording(sequence, settings, adapt=adapt)
     pictures = [] if sequence.plate is None else [
         rerender(pipeline, e, frame, sequence.plate) for e, frame in zip(estimates, sequence, strict=True)]
     return _of_tracks([_sampled(pipeline, e) for e in estimates], pictures, spent)

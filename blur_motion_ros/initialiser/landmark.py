@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blur_motion_ros.body.model import BodyModel
+from blur_motion_ros.data.mocap import PARENTS, forward
 from blur_motion_ros.fit.priors import PosePrior
 from blur_motion_ros.initialiser.blazepose import BlazePose
 from blur_motion_ros.initialiser.evidence import Evidence, evidence
@@ -38,7 +39,7 @@ class LandmarkInitialiser:
         self.settings = settings or InitialiserSettings()
         networks = networks or BlazePose.pretrained(self.settings.person.threads)
         self.tracker = PersonTracker(networks, self.settings.person)
-        self.register = Registrar(LandmarkBody.of(body), self.settings.registration, prior)
+        self.register = Registrar(body, self.settings.registration, prior)
         self.sides = SideKeeper()
         self._compile()
 
@@ -86,11 +87,12 @@ class _Last:
 class Registrar:
     """Landmarks of consecutive frames of one person -> PoseMeasurement; learns the person's shape on the way."""
 
-    def __init__(self, body: LandmarkBody, settings: RegistrationSettings | None = None,
+    def __init__(self, body_model: BodyModel, settings: RegistrationSettings | None = None,
                  prior: PosePrior | None = None):
-        self.body, self.settings = body, settings or RegistrationSettings()
+        self.body_model, self.body = body_model, LandmarkBody.of(body_model)
+        self.settings = settings or RegistrationSettings()
         self.prior = prior or default_prior()
-        self._mean_pose = DiagonalPrior.default().mean
+        self.mean_pose = DiagonalPrior.default().mean
         self.reset()
 
     def reset(self) -> None:
@@ -125,21 +127,28 @@ class Registrar:
         """Continue from the frame before; where that explains this frame worse than usual, also start afresh."""
         s = self.settings
         if self._last is not None:
-            problem = self._problem(seen, self._last.pose.transl[2])
+            problem = self.problem(seen, self._last.pose.transl[2])
             found = register(problem, with_shape(self._last.pose, self.betas), s.iterations)
             if found.cost < _POOR * self._usual_cost:
                 return self._remember(found)
         else:
             found = None
-        start = cold_start(self.body, seen, self._mean_pose, self.betas)
-        afresh = register(self._problem(seen, start.transl[2]), start, s.cold_iterations)
+        start = cold_start(self.body, seen, self.mean_pose, self.betas)
+        afresh = register(self.problem(seen, start.transl[2]), start, s.cold_iterations)
         return self._remember(afresh if found is None or afresh.cost < found.cost else found)
 
-    def _problem(self, seen: Evidence, distance: float) -> Problem:
-        """The shape gives way to one frame's landmarks only as much as it learns from them."""
+    def problem(self, seen: Evidence, distance: float) -> Problem:
+        """What to solve for one frame, `distance` m away. The shape gives way to one frame's landmarks only as much as
+        it learns from them."""
         s = self.settings
         shape = ShapePrior(self.betas, s.shape_correlation * self._shape.precision)
         return Problem(self.body, seen, self.prior, shape, float(distance), s.outlier)
+
+    def joints(self, pose: Pose) -> np.ndarray:
+        """[24, 3] m: the joints of a pose, placed as it says."""
+        rest = self.body.joints + self.body.joints_by_beta @ pose.betas
+        _, joints = forward(pose.local[None], rest, PARENTS)
+        return joints[0] - joints[0, :1] + rest[0] + pose.transl
 
     def _remember(self, found: Registration) -> Registration:
         share = 0.2 if self._usual_cost > 0 else 1.0

@@ -20,6 +20,7 @@ from blur_motion_ros.types import Landmarks
 
 LEGS = np.arange(25, 33)  # knees to toes; the hips stay with the trunk
 ARMS = np.arange(13, 23)
+READINGS = ((False, False), (True, False), (False, True), (True, True))  # legs, arms taken for the other side's
 _MIRROR = np.array(BLAZEPOSE33_MIRROR)
 _SIGMA = 0.12  # m, of a landmark's step beyond constant velocity
 _CAP = 9.0  # largest squared step counted, in sigmas: one wild point must not decide
@@ -58,13 +59,8 @@ class SideKeeper:
 
     def correct(self, landmarks: Landmarks) -> Landmarks:
         """The landmarks of the next frame with swapped legs or arms put right."""
-        order = np.arange(33)
-        for name, limb in (("legs", LEGS), ("arms", ARMS)):
-            if self._swapped(name, landmarks.world[limb, :2], landmarks.world[_MIRROR[limb], :2]):
-                order[limb] = _MIRROR[limb]
-        world = landmarks.world[order]
-        world[:, 2] = landmarks.world[:, 2]
-        return replace(landmarks, image=landmarks.image[order], world=world, visibility=landmarks.visibility[order])
+        return swapped(landmarks, *(self._swapped(name, landmarks.world[limb, :2], landmarks.world[_MIRROR[limb], :2])
+                                    for name, limb in (("legs", LEGS), ("arms", ARMS))))
 
     def _swapped(self, name: str, seen: np.ndarray, mirrored: np.ndarray) -> bool:
         past = self._pairs.get(name)
@@ -77,3 +73,14 @@ class SideKeeper:
         least = min(r.cost for r in now)
         self._pairs[name] = [replace(r, cost=min(r.cost - least, _MEMORY)) for r in now]
         return now[1].cost < now[0].cost
+
+
+def swapped(landmarks: Landmarks, legs: bool, arms: bool) -> Landmarks:
+    """The landmarks with left and right legs or arms exchanged (depth stays where it was told)."""
+    order = np.arange(33)
+    for swap, limb in ((legs, LEGS), (arms, ARMS)):
+        if swap:
+            order[limb] = _MIRROR[limb]
+    world = landmarks.world[order]
+    world[:, 2] = landmarks.world[:, 2]
+    return replace(landmarks, image=landmarks.image[order], world=world, visibility=landmarks.visibility[order])

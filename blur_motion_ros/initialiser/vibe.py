@@ -151,18 +151,17 @@ class VibeInitialiser:
 
     def __init__(self, tracker: Any, stream: Stream, body: BodyModel, register: Any = None, sides: Any = None,
                  smooth: bool = True):
-        from blur_motion_ros.initialiser.kinematics import LandmarkBody
         from blur_motion_ros.initialiser.landmark import Registrar
         from blur_motion_ros.initialiser.sides import SideKeeper
 
-        self._tracker, self._stream, self._body = tracker, stream, body
-        self._register = register or Registrar(LandmarkBody.of(body))
+        self._tracker, self.stream, self._body = tracker, stream, body
+        self.register = register or Registrar(body)
         self._sides = sides or SideKeeper()
         self._filter = PoseFilter() if smooth else None
 
     def reset(self) -> None:
         """Forget whom we followed and how they moved."""
-        for part in (self._tracker, self._stream, self._register, self._sides, self._filter):
+        for part in (self._tracker, self.stream, self.register, self._sides, self._filter):
             if part is not None:
                 part.reset()
 
@@ -170,7 +169,7 @@ class VibeInitialiser:
         """The body at mid exposure, or None where nobody is found. plate: clean background under this frame's light."""
         landmarks = self._tracker.track(frame.image, plate)
         if landmarks is None:
-            self._register.forget_pose()
+            self.register.forget_pose()
             self._sides.reset()
             return None
         return self.of_landmarks(frame, landmarks)
@@ -178,8 +177,8 @@ class VibeInitialiser:
     def of_landmarks(self, frame: Frame, landmarks: Landmarks) -> PoseMeasurement:
         """The measurement where the landmarks are known already."""
         landmarks = self._sides.correct(landmarks)
-        registered = self._register(landmarks, frame)
-        out = self._stream.step(frame, landmarks, start_of(registered.state, self._body))
+        registered = self.register(landmarks, frame)
+        out = self.stream.step(frame, landmarks, start_of(registered.state, self._body))
         fused = fuse(registered, out, self._body)
         state = fused.state if self._filter is None else self._filter(fused.state, fused.time)
         return replace(fused, state=state, residual_px=reprojection_error(state, self._body, frame.camera, landmarks))

@@ -76,7 +76,6 @@ def track(recording, use_plate: bool) -> list[tuple[Frame, Landmarks | None]]:
 def methods(network: Path | None) -> dict[str, Callable[[], Measure]]:
     """Fresh measurers by name."""
     from blur_motion_ros.body import load_body
-    from blur_motion_ros.initialiser.kinematics import LandmarkBody
     from blur_motion_ros.initialiser.landmark import Registrar
     from blur_motion_ros.initialiser.sides import SideKeeper
     from blur_motion_ros.initialiser.vibe import LandmarkStream, VibeInitialiser, start_of, state_of
@@ -89,11 +88,11 @@ def methods(network: Path | None) -> dict[str, Callable[[], Measure]]:
         return lambda frame, seen: lsp14(seen.world)
 
     def registration() -> Measure:
-        register, sides = Registrar(LandmarkBody.of(body)), SideKeeper()
+        register, sides = Registrar(body), SideKeeper()
         return lambda frame, seen: joints_of(register(sides.correct(seen), frame).state, body)
 
     def alone() -> Measure:
-        stream, register, sides = LandmarkStream.load(network), Registrar(LandmarkBody.of(body)), SideKeeper()
+        stream, register, sides = LandmarkStream.load(network), Registrar(body), SideKeeper()
 
         def measure(frame: Frame, seen: Landmarks) -> np.ndarray:
             seen = sides.correct(seen)

@@ -12,7 +12,7 @@ from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.data.mocap import PARENTS, forward
 from blur_motion_ros.initialiser.vibe_landmarks import FEATURES, Start, features_of, mirror_features
 from blur_motion_ros.learning.vibe_motion import MotionSettings, Sequence3D, draw_sequence
-from blur_motion_ros.learning.vibe_scene import HEIGHT, WIDTH, Puppet, Studio, draw_plate
+from blur_motion_ros.learning.vibe_scene import HEIGHT, WIDTH, Puppet, Studio, draw_place, draw_plate
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.types import Landmarks, Plate
 
@@ -60,7 +60,7 @@ class Recordings:
 def film(puppet: Puppet, sequence: Sequence3D, rng: np.random.Generator, photos: list[np.ndarray],
          track: Callable[[np.ndarray, Plate | None], Landmarks | None]) -> dict[str, np.ndarray] | None:
     """Render one sequence, run the pose tracker on it; None where the person is rarely found."""
-    plate = draw_plate(rng, photos)
+    plate = draw_place(rng, sequence) if rng.random() < 0.5 else draw_plate(rng, photos)
     studio = Studio(puppet, sequence, rng, plate)
     clean = Plate(plate, np.full((HEIGHT, WIDTH), studio.noise, np.float32)) if rng.random() < 0.85 else None
     t = len(sequence.open)
@@ -153,14 +153,13 @@ def registered(r: Recordings, cache: Path | None = None) -> Iterator[Registered]
 
 def _register(r: Recordings, i: int) -> Registered:
     from blur_motion_ros.body import load_body
-    from blur_motion_ros.initialiser.kinematics import LandmarkBody
     from blur_motion_ros.initialiser.landmark import Registrar
     from blur_motion_ros.initialiser.sides import SideKeeper
     from blur_motion_ros.initialiser.vibe import start_of
     from blur_motion_ros.types import Exposure, Frame
 
     body, camera, image = load_body(), Camera(WIDTH, HEIGHT, r.K[i]), np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    register, sides = Registrar(LandmarkBody.of(body)), SideKeeper()
+    register, sides = Registrar(body), SideKeeper()
     t = r.score.shape[1]
     out = Registered(r.image[i].copy(), r.world[i].copy(), r.visibility[i].copy(), np.zeros((t, 24, 3, 3), np.float32),
                      np.zeros((t, 10), np.float32), np.zeros((t, 3), np.float32))

@@ -1,0 +1,255 @@
+"""A recording's landmarks registered all together: what a frame leaves open, the frames before and after decide.
+
+One frame's landmarks have several explanations: legs or arms may be the other ones, a limb may point towards the camera
+or away from it. The live initialiser follows one of them from frame to frame and sometimes the wrong one. Here every
+frame keeps all the explanations found, from its own directions and from those of its neighbours; the cheapest path
+through them is a Viterbi search in which bodies keep their velocity. The temporal network then reads that path forwards
+and backwards in time, and both answers count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from blur_motion_ros.camera.camera import Camera
+from blur_motion_ros.initialiser.evidence import Evidence, evidence
+from blur_motion_ros.initialiser.landmark import LandmarkInitialiser, Registrar
+from blur_motion_ros.initialiser.registration import Pose, Registration, cold_start, covariance, register, with_shape
+from blur_motion_ros.initialiser.sides import READINGS, swapped
+from blur_motion_ros.initialiser.vibe import LandmarkStream, StreamOutput, VibeInitialiser, fuse, start_of
+from blur_motion_ros.initialiser.vibe_filter import PoseFilter
+from blur_motion_ros.motion import rotations
+from blur_motion_ros.types import BodyState, Exposure, Frame, Landmarks, PoseMeasurement
+
+_GAP = 0.25  # s without a person: what comes after is another track
+_SAME = 0.05  # m: explanations whose joints all lie this close are one
+_WORSE = 40.0  # cost by which an explanation may exceed its frame's best (some 60 is usual)
+_HEIRS = 3  # explanations of a frame that its neighbours try too
+
+
+@dataclass(frozen=True)
+class Look:
+    """One frame of a recording: when, through which camera, and what the live initialiser made of it (None: nobody)."""
+
+    exposure: Exposure
+    camera: Camera
+    measurement: PoseMeasurement | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A frame explained: landmarks as read; pose; cost of the registration; joints [24, 3] m from the pelvis;
+    swaps: how many pairs of limbs are read the other way round."""
+
+    landmarks: Landmarks
+    reading: tuple[bool, bool]
+    pose: Pose
+    cost: float
+    joints: np.ndarray
+
+    @property
+    def swaps(self) -> int:
+        return sum(self.reading)
+
+
+@dataclass(frozen=True)
+class PathCosts:
+    """What a path pays. Chosen on synthesised recordings; flat within a factor of 1.5.
+
+    evidence: per unit of the registration's cost (landmark errors last, so less than 1); swap: per pair read the other
+    way round; step: m per 1/30 s of every joint, and its weight; bend: the same of the departure from `damping` times
+    the velocity before; cap: largest squared sigmas of one joint.
+    """
+
+    evidence: float = 0.5
+    swap: float = 1.0
+    step: float = 0.3
+    step_weight: float = 0.3
+    bend: float = 0.1
+    damping: float = 0.6
+    cap: float = 9.0
+
+
+class Hindsight:
+    """Measures again, with all of a recording known, what an initialiser measured live."""
+
+    def __init__(self, register: Registrar, stream: LandmarkStream | None = None, costs: PathCosts | None = None):
+        self._register, self._stream, self._costs = register, stream, costs or PathCosts()
+
+    @staticmethod
+    def of(initialiser: object) -> Hindsight | None:
+        """Of the parts of a live initialiser; None for one that does not work on landmarks alone."""
+        if isinstance(initialiser, LandmarkInitialiser):
+            return Hindsight(initialiser.register)
+        if isinstance(initialiser, VibeInitialiser) and isinstance(initialiser.stream, LandmarkStream):
+            return Hindsight(initialiser.register, initialiser.stream)
+        return None
+
+    def __call__(self, looks: Sequence[Look]) -> list[PoseMeasurement | None]:
+        """One measurement per look, None where there was none. The shape is the last one learned, for all."""
+        out: list[PoseMeasurement | None] = [None] * len(looks)
+        for track in _tracks(looks):
+            for i, measurement in zip(track, self._measure([looks[i] for i in track]), strict=True):
+                out[i] = measurement
+        return out
+
+    def _measure(self, looks: list[Look]) -> list[PoseMeasurement]:
+        betas = looks[-1].measurement.state.betas
+        explained = [_Frame.of(self._register, look, betas) for look in looks]
+        for order in (range(1, len(looks)), range(len(looks) - 2, -1, -1)):
+            for i in order:
+                explained[i].inherit(explained[i - order.step])
+        times = np.array([look.exposure.middle for look in looks])
+        best = cheapest_path(times, [frame.explanations() for frame in explained], self._costs)
+        registered = [frame.measured(e) for frame, e in zip(explained, best, strict=True)]
+        return registered if self._stream is None else self._read(looks, registered)
+
+    def _read(self, looks: list[Look], registered: list[PoseMeasurement]) -> list[PoseMeasurement]:
+        """Both directions of time through the network, fused with the registrations, and calmed."""
+        ahead = self._pass(looks, registered, mirrored=False)
+        back = self._pass(looks[::-1], registered[::-1], mirrored=True)[::-1]
+        fused = [fuse(r, _between(a, b), self._register.body_model) for r, a, b in
+                 zip(registered, ahead, back, strict=True)]
+        return _calmed(fused)
+
+    def _pass(self, looks: list[Look], registered: list[PoseMeasurement], mirrored: bool) -> list[StreamOutput]:
+        self._stream.reset()
+        nothing = np.zeros((0, 0, 3), np.uint8)  # the landmark network does not look at the image
+        out = []
+        for look, r in zip(looks, registered, strict=True):
+            e = look.exposure
+            frame = Frame(nothing, Exposure(-e.close, -e.open) if mirrored else e, look.camera)
+            out.append(self._stream.step(frame, r.landmarks, start_of(r.state, self._register.body_model)))
+        self._stream.reset()
+        return out
+
+
+class _Frame:
+    """The explanations of one frame, as they are found."""
+
+    def __init__(self, register: Registrar, look: Look, betas: np.ndarray, readings: dict[tuple[bool, bool], tuple]):
+        self._register, self._look, self._betas, self._readings = register, look, betas, readings
+        self._found: list[Explanation] = []
+
+    @staticmethod
+    def of(register: Registrar, look: Look, betas: np.ndarray) -> _Frame:
+        """From the frame's own directions, in every reading, and from what was found live."""
+        readings = {}
+        for reading in READINGS:
+            seen = swapped(look.measurement.landmarks, *reading)
+            readings[reading] = seen, evidence(seen, look.camera, register.settings)
+        frame = _Frame(register, look, betas, readings)
+        frame._try(READINGS[0], Pose.of(look.measurement.state))
+        for reading in READINGS:
+            frame._try(reading, cold_start(register.body, readings[reading][1], register.mean_pose, betas),
+                       register.settings.cold_iterations)
+        return frame
+
+    def explanations(self) -> list[Explanation]:
+        """Those not much worse than the best."""
+        limit = min(e.cost for e in self._found) + _WORSE
+        return [e for e in self._found if e.cost < limit]
+
+    def inherit(self, other: _Frame) -> None:
+        """Try what explains a neighbour best, in every reading that is not out of the question."""
+        limit = min(e.cost for e in self._found) + _WORSE
+        heirs = sorted(other._found, key=lambda e: e.cost)[:_HEIRS]
+        for reading in READINGS:
+            if min(e.cost for e in self._found if e.reading == reading) < limit:
+                for e in heirs:
+                    self._try(reading, e.pose)
+
+    def measured(self, e: Explanation) -> PoseMeasurement:
+        """An explanation with its covariance."""
+        at = self._solve(e.reading, e.pose, 0)
+        return replace(self._look.measurement, state=at.pose.state, landmarks=e.landmarks,
+                       covariance=self._register.settings.inflation**2 * covariance(at.normal))
+
+    def _try(self, reading: tuple[bool, bool], start: Pose, iterations: int | None = None) -> None:
+        found = self._solve(reading, with_shape(start, self._betas), iterations or self._register.settings.iterations)
+        joints = self._register.joints(found.pose)
+        new = Explanation(self._readings[reading][0], reading, found.pose, found.cost, joints - joints[:1])
+        for i, e in enumerate(self._found):
+            if e.reading == reading and np.abs(e.joints - new.joints).max() < _SAME:
+                self._found[i] = min(e, new, key=lambda x: x.cost)
+                return
+        self._found.append(new)
+
+    def _solve(self, reading: tuple[bool, bool], start: Pose, iterations: int) -> Registration:
+        seen: Evidence = self._readings[reading][1]
+        problem = self._register.problem(seen, self._look.measurement.state.transl[2])
+        return register(problem, start, iterations)
+
+
+def cheapest_path(times: np.ndarray, explained: Sequence[Sequence[Explanation]], costs: PathCosts
+                  ) -> list[Explanation]:
+    """Viterbi search of second order: one explanation per frame, times [T] s, by evidence and continuity of motion."""
+    if len(explained) == 1:
+        return [min(explained[0], key=lambda e: e.cost)]
+    joints = [np.stack([e.joints[1:] for e in frame]) for frame in explained]
+    own = [np.array([costs.evidence * e.cost + costs.swap * e.swaps for e in frame]) for frame in explained]
+    periods = np.diff(times) * 30
+    total = own[0][:, None] + own[1] + _step(joints[0], joints[1], periods[0], costs)
+    back = []
+    for k in range(2, len(explained)):
+        a, b, c = joints[k - 2 : k + 1]
+        expected = b[None] + costs.damping * (b[None] - a[:, None]) * (periods[k - 1] / periods[k - 2])
+        bend = _squared(c - expected[:, :, None], costs.bend * periods[k - 1], costs.cap)
+        through = total[:, :, None] + bend + _step(b, c, periods[k - 1], costs) + own[k]
+        back.append(through.argmin(0))
+        total = through.min(0)
+    last, after = np.unravel_index(total.argmin(), total.shape)
+    path = [int(after), int(last)]
+    for table in reversed(back):
+        path.append(int(table[path[-1], path[-2]]))
+    return [frame[i] for frame, i in zip(explained, reversed(path), strict=True)]
+
+
+def _step(a: np.ndarray, b: np.ndarray, periods: float, costs: PathCosts) -> np.ndarray:
+    return costs.step_weight * _squared(b - a[:, None], costs.step * periods, costs.cap)
+
+
+def _squared(difference: np.ndarray, sigma: float, cap: float) -> np.ndarray:
+    """[..., 23, 3] m -> [...]: Geman-McClure of every joint's distance in sigmas, summed."""
+    squared = (difference**2).sum(-1) / sigma**2
+    return (squared / (1 + squared / cap)).sum(-1)
+
+
+def _tracks(looks: Iterable[Look]) -> Iterator[list[int]]:
+    """Runs of frames, by index, in which the person was never out of sight for long."""
+    run: list[int] = []
+    last = -np.inf
+    for i, look in enumerate(looks):
+        if look.measurement is None:
+            continue
+        if run and not 0 < look.exposure.middle - last < _GAP:
+            yield run
+            run = []
+        run.append(i)
+        last = look.exposure.middle
+    if run:
+        yield run
+
+
+def _between(a: StreamOutput, b: StreamOutput) -> StreamOutput:
+    """Halfway between two answers for one frame."""
+    half = rotations.exp(0.5 * rotations.log(np.swapaxes(a.local, -1, -2) @ b.local))
+    return StreamOutput(a.local @ half, 0.5 * (a.betas + b.betas), 0.5 * (a.pelvis + b.pelvis),
+                        0.5 * (a.covariance + b.covariance))
+
+
+def _calmed(measured: list[PoseMeasurement]) -> list[PoseMeasurement]:
+    """The live filter run in both directions: without its lag."""
+    ahead, back = PoseFilter(), PoseFilter()
+    forwards = [ahead(m.state, m.time) for m in measured]
+    backwards = [back(m.state, -m.time) for m in reversed(measured)][::-1]
+    return [replace(m, state=_halfway(a, b)) for m, a, b in zip(measured, forwards, backwards, strict=True)]
+
+
+def _halfway(a: BodyState, b: BodyState) -> BodyState:
+    ra, rb = (rotations.exp(np.concatenate([np.reshape(s.global_orient, (1, 3)), s.body_pose])) for s in (a, b))
+    vectors = rotations.log(ra @ rotations.exp(0.5 * rotations.log(np.swapaxes(ra, -1, -2) @ rb)))
+    return BodyState(vectors[0], vectors[1:], a.betas, 0.5 * (a.transl + b.transl))

@@ -1,0 +1,107 @@
+"""A whole recording at once, without ROS: what comes later may correct what came before.
+
+With hindsight the recording is gone through twice: first as the live node would, to see the person; then the
+initialiser's measurements are made anew with all of them known (`initialiser.hindsight`), and every exposure is told
+from the latest window that contains it (a fixed-lag smoother).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from blur_motion_ros.config import Settings
+from blur_motion_ros.data.sequence import Sequence
+from blur_motion_ros.fit.direction_search import in_hindsight
+from blur_motion_ros.initialiser.hindsight import Hindsight, Look
+from blur_motion_ros.pipeline import Pipeline
+from blur_motion_ros.types import Frame, MotionEstimate, Plate, PoseMeasurement, Status
+
+HINDSIGHT = 2  # exposures: a third one changes nothing (docs/fit.md)
+
+Progress = Callable[[Iterable[Frame], str], Iterable[Frame]]
+
+
+def fit_recording(recording: Sequence, settings: Settings, hindsight: int = HINDSIGHT,
+                  progress: Progress = lambda frames, what: frames,
+                  adapt: Callable[[Pipeline], None] = lambda pipeline: None, directions: bool = True
+                  ) -> tuple[list[MotionEstimate], Pipeline]:
+    """One estimate per exposure, and the pipeline that made them (its body and skeleton).
+
+    hindsight: later exposures that may correct an exposure; 0: what the live node would have said.
+    progress: wraps the frames of each of the two rounds, e.g. tqdm.  adapt: changes a pipeline before it is used.
+    directions: with windows of one exposure, decide the direction of time from the whole recording.
+    """
+    settings = replace(settings, camera=replace(settings.camera, response=recording.response),
+                       fit=replace(settings.fit, frames=max(settings.fit.frames, hindsight + 1)))
+    pipeline = _pipeline(recording, settings, adapt)
+    again = Hindsight.of(pipeline.initialiser) if hindsight > 0 else None
+    if again is not None:
+        looks = [_look(pipeline, frame) for frame in progress(recording, "looking")]
+        pipeline = _pipeline(recording, settings, adapt, _Replay(again(looks)))
+    record = pipeline.record_directions() if directions and settings.fit.frames == 1 else []
+    estimates = [pipeline.process(frame) for frame in progress(recording, "fitting")]
+    return in_hindsight(with_hindsight(estimates, hindsight), record, settings.fit), pipeline
+
+
+def with_hindsight(estimates: list[MotionEstimate], hindsight: int) -> list[MotionEstimate]:
+    """For every exposure the latest window, up to `hindsight` exposures on, that still contains it."""
+    best = []
+    for i, own in enumerate(estimates):
+        about = own.exposures[-1]
+        later = [e for e in estimates[i : i + hindsight + 1] if about in e.exposures and not e.status & Status.LOST]
+        chosen = later[-1] if later else own
+        keep = chosen.exposures[: chosen.exposures.index(about) + 1]
+        beginnings = Status.COLD_START | Status.DIRECTION_UNDECIDED  # what later exposures have settled
+        status = own.status & ~beginnings | chosen.status if chosen is not own else own.status
+        best.append(replace(chosen, exposures=keep, blur_rate=own.blur_rate, status=status))
+    return best
+
+
+class _Replay:
+    """An initialiser that has been asked before: measurements by the frame's index."""
+
+    def __init__(self, measurements: list[PoseMeasurement | None]):
+        self._measurements = measurements
+
+    def measure(self, frame: Frame, plate: Plate | None = None) -> PoseMeasurement | None:
+        measurement = self._measurements[frame.index]
+        return None if measurement is None else _with_mask(measurement, _unpacked)
+
+    def reset(self) -> None:
+        """Nothing is remembered between frames."""
+
+
+def _pipeline(recording: Sequence, settings: Settings, adapt: Callable[[Pipeline], None],
+              initialiser: _Replay | None = None) -> Pipeline:
+    pipeline = Pipeline(settings, initialiser=initialiser)
+    if recording.plate is not None:
+        pipeline.set_background(recording.plate)
+    adapt(pipeline)
+    return pipeline
+
+
+def _look(pipeline: Pipeline, frame: Frame) -> Look:
+    """The first stages; the person mask is packed, because a long recording has many."""
+    measurement = pipeline.see(frame).measurement
+    if measurement is not None:
+        measurement = _with_mask(measurement, _packed)
+    return Look(frame.exposure, frame.camera, measurement)
+
+
+def _with_mask(measurement: PoseMeasurement, change: Callable[[np.ndarray], np.ndarray]) -> PoseMeasurement:
+    seen = measurement.landmarks
+    if seen is None or seen.mask is None:
+        return measurement
+    return replace(measurement, landmarks=replace(seen, mask=change(seen.mask)))
+
+
+def _packed(mask: np.ndarray) -> np.ndarray:
+    return cv2.imencode(".png", np.round(255 * mask).astype(np.uint8))[1]
+
+
+def _unpacked(mask: np.ndarray) -> np.ndarray:
+    return cv2.imdecode(mask, cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255

@@ -1,0 +1,140 @@
+"""A recording registered all together: the search against trying everything, wrong readings put right, replay."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from blur_motion_ros.body import load_body
+from blur_motion_ros.camera.camera import Camera
+from blur_motion_ros.initialiser.evidence import line_of_sight
+from blur_motion_ros.initialiser.hindsight import Explanation, Hindsight, Look, PathCosts, cheapest_path
+from blur_motion_ros.initialiser.landmark import Registrar
+from blur_motion_ros.initialiser.registration import Pose
+from blur_motion_ros.initialiser.sides import swapped
+from blur_motion_ros.motion import rotations
+from blur_motion_ros.offline import _packed, _unpacked
+from blur_motion_ros.types import Exposure, Frame, Landmarks
+
+FPS = 30
+CAMERA = Camera(640, 480, np.array([[600.0, 0, 319.5], [0, 600.0, 239.5], [0, 0, 1]]), np.zeros(0))
+
+
+def explanation(joints: np.ndarray, cost: float, reading=(False, False)) -> Explanation:
+    return Explanation(None, reading, None, cost, joints)
+
+
+def price(times, path: list[Explanation], costs: PathCosts) -> float:
+    """What a path costs, term by term and joint by joint."""
+    def robust(distance: float, sigma: float) -> float:
+        squared = (distance / sigma) ** 2
+        return squared / (1 + squared / costs.cap)
+
+    total = sum(costs.evidence * e.cost + costs.swap * sum(e.reading) for e in path)
+    for k in range(1, len(path)):
+        dt = 30 * (times[k] - times[k - 1])
+        for j in range(1, 24):
+            step = path[k].joints[j] - path[k - 1].joints[j]
+            total += costs.step_weight * robust(np.linalg.norm(step), costs.step * dt)
+            if k > 1:
+                before = (path[k - 1].joints[j] - path[k - 2].joints[j]) / (times[k - 1] - times[k - 2])
+                bend = step - costs.damping * before * (times[k] - times[k - 1])
+                total += robust(np.linalg.norm(bend), costs.bend * dt)
+    return total
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_path_is_the_cheapest_of_all_paths(seed):
+    rng = np.random.default_rng(seed)
+    times = np.cumsum(rng.uniform(0.02, 0.07, 5))
+    frames = [[explanation(0.15 * rng.normal(size=(24, 3)), rng.uniform(50, 90), (bool(rng.integers(2)), False))
+               for _ in range(rng.integers(1, 5))] for _ in times]
+    costs = PathCosts()
+    found = cheapest_path(times, frames, costs)
+    best = min(price(times, list(path), costs) for path in itertools.product(*frames))
+    assert price(times, found, costs) == pytest.approx(best, rel=1e-9)
+
+
+def test_one_frame_and_two_frames_have_a_path():
+    rng = np.random.default_rng(0)
+    frames = [[explanation(rng.normal(size=(24, 3)), c) for c in (3.0, 1.0, 2.0)] for _ in range(2)]
+    assert cheapest_path(np.zeros(1), frames[:1], PathCosts())[0].cost == 1.0
+    costs = PathCosts(step_weight=0.0)
+    assert [e.cost for e in cheapest_path(np.arange(2.0), frames, costs)] == [1.0, 1.0]
+
+
+def walk(count: int) -> list[Pose]:
+    """Somebody walks on the spot, seen from the side, legs and arms swinging."""
+    side = rotations.exp(np.array([np.pi, 0, 0])) @ rotations.exp(np.array([0, 1.3, 0]))
+    out = []
+    for i in range(count):
+        swing = 0.5 * np.sin(2 * np.pi * i / 20)
+        vectors = np.zeros((24, 3))
+        vectors[[1, 2], 0] = swing, -swing
+        vectors[[4, 5], 0] = 0.3 - 0.3 * np.sign(swing), 0.3 + 0.3 * np.sign(swing)
+        vectors[[16, 17]] = [[0, -swing, -1.2], [0, -swing, 1.2]]
+        local = rotations.exp(vectors)
+        local[0] = side
+        out.append(Pose(np.array([0.0, 0.1, 4.0]), local, np.zeros(10)))
+    return out
+
+
+def landmarks(register: Registrar, pose: Pose, rng: np.random.Generator) -> Landmarks:
+    points = register.body.posed(pose.transl, pose.local, pose.betas).points
+    hips = points[[23, 24]].mean(0)
+    world = (points - hips) @ line_of_sight(hips[:2] / hips[2])
+    noise = rng.normal(size=(33, 2))
+    return Landmarks(CAMERA.project(points) + noise, world + 0.01 * rng.normal(size=(33, 3)), np.ones(33), 1.0, None,
+                     np.eye(2, 3), np.zeros(4))
+
+
+@pytest.fixture(scope="module")
+def recording():
+    """Twelve frames; in the first two and the last three the network takes the legs for each other."""
+    register, rng = Registrar(load_body()), np.random.default_rng(3)
+    poses, looks = walk(12), []
+    for i, pose in enumerate(poses):
+        seen = landmarks(register, pose, rng)
+        if i < 2 or i > 8:
+            seen = swapped(seen, legs=True, arms=False)
+        exposure = Exposure(i / FPS, (i + 0.9) / FPS)
+        looks.append(Look(exposure, CAMERA, register(seen, Frame(np.zeros((480, 640, 3), np.uint8), exposure, CAMERA))))
+    return register, poses, looks
+
+
+def errors(register: Registrar, poses: list[Pose], measured: list) -> np.ndarray:
+    """[T] m: mean distance of the leg joints from the truth, about the pelvis."""
+    legs = [4, 5, 7, 8]
+    out = []
+    for pose, m in zip(poses, measured, strict=True):
+        a, b = register.joints(pose), register.joints(Pose.of(m.state))
+        out.append(np.linalg.norm((a - a[:1] - b + b[:1])[legs], axis=1).mean())
+    return np.array(out)
+
+
+def test_wrong_sides_at_the_ends_are_put_right(recording):
+    register, poses, looks = recording
+    live = errors(register, poses, [look.measurement for look in looks])
+    again = errors(register, poses, Hindsight(register)(looks))
+    assert live.max() > 0.15
+    assert again.max() < 0.06
+
+
+def test_breaks_and_missing_frames_stay_where_they_were(recording):
+    register, _, looks = recording
+    gap = looks[:3] + [Look(looks[3].exposure, CAMERA, None)] + looks[4:6]
+    late = [Look(Exposure(e.open + 5, e.close + 5), CAMERA, look.measurement)
+            for look, e in ((look, look.exposure) for look in looks[6:8])]
+    out = Hindsight(register)(gap + late)
+    assert [m is None for m in out] == [False] * 3 + [True] + [False] * 4
+    for m, look in zip(out, gap + late, strict=True):
+        if m is not None:
+            assert np.isfinite(m.covariance).all() and np.linalg.eigvalsh(m.covariance).min() > 0
+            assert m.time == look.measurement.time
+
+
+def test_a_packed_mask_comes_back():
+    mask = np.random.default_rng(0).random((256, 256)).astype(np.float32)
+    np.testing.assert_allclose(_unpacked(_packed(mask)), mask, atol=0.5 / 255 + 1e-6)
