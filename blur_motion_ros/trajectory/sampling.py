@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from blur_motion_ros.fit.kinematics import FitBody, Posed, pose
@@ -55,13 +57,14 @@ def joint_jacobian(posed: Posed, parents: np.ndarray) -> np.ndarray:
     out = np.zeros((len(posed.joints), 24, 3, FREE_COUNT, 3))
     out[:, :, :, 0] = np.eye(3)
     arm = posed.joints[:, :, None] - posed.joints[:, None, FREE_JOINTS]
-    arm = arm * _moved_by(parents)[None, :, :, None]
+    arm = arm * _moved_by(tuple(parents.tolist()))[None, :, :, None]
     turning = np.swapaxes(posed.lever[:, None, 1:], -1, -2)  # [T, 1, 20, parameter axis, xyz]
     out[:, :, :, 1:] = np.moveaxis(np.cross(turning, arm[..., None, :]), -1, 2)
     return out
 
 
-def _moved_by(parents: np.ndarray) -> np.ndarray:
+@lru_cache(maxsize=4)
+def _moved_by(parents: tuple[int, ...]) -> np.ndarray:
     """[24, 20] 1 where a free joint is a proper ancestor of a joint."""
     return np.array([[float(j in _ancestors(i, parents)[1:]) for j in FREE_JOINTS] for i in range(24)])
 
@@ -112,12 +115,8 @@ def _angular(posed: Posed, motion: np.ndarray, parents: np.ndarray) -> np.ndarra
     return total
 
 
-def _ancestors(joint: int, parents: np.ndarray) -> list[int]:
+def _ancestors(joint: int, parents: tuple[int, ...]) -> list[int]:
     chain = [joint]
     while chain[-1] != 0:
-        chain.append(int(parents[chain[-1]]))
+        chain.append(parents[chain[-1]])
     return chain
-
-
-
-
