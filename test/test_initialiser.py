@@ -15,7 +15,7 @@ from blur_motion_ros import assets, light
 from blur_motion_ros.body import load_body
 from blur_motion_ros.body.joints import BLAZEPOSE33, LSP14_FROM_SMPL24, SMPL24, lsp14
 from blur_motion_ros.camera.camera import Camera
-from blur_motion_ros.initialiser import blazepose
+from blur_motion_ros.initialiser import blazepose, registration
 from blur_motion_ros.initialiser.blazepose import BlazePose, Detection, Region
 from blur_motion_ros.initialiser.evidence import BONES, Evidence, evidence, line_of_sight
 from blur_motion_ros.initialiser.kinematics import UNKNOWNS, LandmarkBody
@@ -409,6 +409,44 @@ def test_landmarks_agree_with_the_body_model(body):
         np.testing.assert_allclose(posed.points[k], points[k], atol=1e-9)
     shoulder = posed.points[BLAZEPOSE33.index("left_shoulder")] - joints[SMPL24.index("left_shoulder")]
     assert 0.01 < np.linalg.norm(shoulder) < 0.05
+
+
+def test_normal_matrix_and_gradient_of_the_registration(body):
+    """Against the cost as it is written down: plain residuals, differentiated numerically, robustly weighted."""
+    rng, prior, cam = np.random.default_rng(11), DiagonalPrior.default(), camera()
+    given = evidence(seen_of(body, random_pose(rng), cam), cam, RegistrationSettings())
+    pose = dataclasses.replace(random_pose(rng), betas=rng.normal(size=10))
+    problem = Problem(body, given, prior, ShapePrior(rng.normal(size=10), 2 * np.eye(10)), 3.7, 40.0)
+
+    def residuals(step):
+        p = pose.moved(step)
+        points = body.posed(p.transl, p.local, p.betas).points
+        rays = np.einsum("pab,pb->pa", 3.7 * given.whiten, points[:, :2] / points[:, 2:] - given.rays)
+        d = points[BONES[:, 1]] - points[BONES[:, 0]]
+        unit = d / np.linalg.norm(d, axis=1, keepdims=True)
+        bones = np.einsum("bij,bj->bi", given.bone_whiten, unit - given.directions)
+        return rays, bones, prior.residual(rotations.log(p.local[1:]))[0]
+
+    def slopes(which):
+        return np.stack([(residuals(e)[which] - residuals(-e)[which]) / 2e-6 for e in 1e-6 * np.eye(UNKNOWNS)], -1)
+
+    away = pose.betas - problem.shape.mean
+    cost, gradient, data = 2 * away @ away, np.zeros(UNKNOWNS), np.zeros((UNKNOWNS, UNKNOWNS))
+    for r, j in zip(residuals(np.zeros(UNKNOWNS))[:2], (slopes(0), slopes(1)), strict=True):
+        squared = (r**2).sum(1)
+        weight = 1 / (1 + squared / 1600) ** 2
+        cost += (squared / (1 + squared / 1600)).sum()
+        gradient += np.einsum("p,pi,pin->n", weight, r, j)
+        data += np.einsum("p,pin,pim->nm", weight, j, j)
+    r, j = residuals(np.zeros(UNKNOWNS))[2], slopes(2)
+    normal = data + j.T @ j
+    normal[75:, 75:] += 2 * np.eye(10)
+    found, slope = registration._evaluate(problem, pose)
+    assert found.cost == pytest.approx(cost + r @ r, rel=1e-12)
+    assert np.abs(found.data - data).max() < 1e-6 * np.abs(data).max()
+    assert np.abs(found.normal - normal).max() < 1e-6 * np.abs(normal).max()
+    gradient += j.T @ r + np.r_[np.zeros(75), 2 * away]
+    assert np.abs(slope - gradient).max() < 1e-6 * np.abs(gradient).max()
 
 
 @pytest.mark.parametrize("dist", [None, LENS], ids=["pinhole", "lens"])

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numba import njit
 
 from blur_motion_ros.body.joints import SMPL24
+from blur_motion_ros.fit import linear
 from blur_motion_ros.fit.priors import PosePrior
 from blur_motion_ros.initialiser.evidence import BONES, Evidence
 from blur_motion_ros.initialiser.kinematics import BETAS, UNKNOWNS, LandmarkBody, Posed
@@ -99,8 +101,7 @@ def register(problem: Problem, start: Pose, iterations: int) -> Registration:
     gradient, damping = best[1], 1e-2
     here = best[0]
     for _ in range(iterations):
-        diagonal = np.diag(here.normal)
-        step = np.linalg.solve(here.normal + np.diag(damping * diagonal + 1e-9), -gradient)
+        step = _damped_step(here.normal, gradient, damping)
         trial, trial_gradient = _evaluate(problem, here.pose.moved(step))
         if trial.cost < here.cost:
             done = trial.cost > here.cost * (1 - _GAIN)
@@ -112,9 +113,16 @@ def register(problem: Problem, start: Pose, iterations: int) -> Registration:
     return here
 
 
+def _damped_step(normal: np.ndarray, gradient: np.ndarray, damping: float) -> np.ndarray:
+    damped = normal.copy()
+    damped.reshape(-1)[::len(damped) + 1] += damping * np.diag(normal) + 1e-9
+    step = linear.solve(damped, -gradient)
+    return step if step is not None else np.zeros_like(gradient)
+
+
 def covariance(normal: np.ndarray) -> np.ndarray:
     """[75, 75] over (transl, rotation tangents), for the shape as estimated: inverse normal matrix without betas."""
-    return np.linalg.inv(normal[:75, :75])
+    return linear.inverse(normal[:75, :75])
 
 
 def shape_information(data: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -136,14 +144,14 @@ def cold_start(body: LandmarkBody, evidence: Evidence, mean_pose: np.ndarray, be
 
 def _evaluate(problem: Problem, pose: Pose) -> tuple[Registration, np.ndarray]:
     """The registration at `pose` and the gradient [85]."""
-    posed = problem.body.posed(pose.transl, pose.local, pose.betas)
-    cost, gradient, data = 0.0, np.zeros(UNKNOWNS), np.zeros((UNKNOWNS, UNKNOWNS))
-    for residual, jacobian in (_reprojection(problem, posed), _directions(problem.evidence, posed)):
-        term, weight = _robust((residual**2).sum(1), problem.outlier)
-        flat = (jacobian * weight[:, None, None]).reshape(-1, UNKNOWNS)
-        cost += term
-        gradient += flat.T @ residual.ravel()
-        data += flat.T @ jacobian.reshape(-1, UNKNOWNS)
+    posed, seen = problem.body.posed(pose.transl, pose.local, pose.betas), problem.evidence
+    rows, right = np.empty((2 * len(posed.points) + 3 * len(BONES), UNKNOWNS)), np.empty(
+        2 * len(posed.points) + 3 * len(BONES))
+    cost = _landmarks(posed.points, posed.jacobian, seen.rays, problem.distance * seen.whiten, problem.outlier, rows,
+                      right)
+    cost += _bones(posed.points, posed.jacobian, BONES, seen.directions, seen.bone_whiten, problem.outlier,
+                   rows[2 * len(posed.points):], right[2 * len(posed.points):])
+    gradient, data = rows.T @ right, rows.T @ rows
     r, j = _pose_prior(problem.prior, pose)
     away = pose.betas - problem.shape.mean
     normal = data.copy()
@@ -155,24 +163,77 @@ def _evaluate(problem: Problem, pose: Pose) -> tuple[Registration, np.ndarray]:
     return Registration(pose, cost, normal, data, posed), gradient
 
 
-def _reprojection(problem: Problem, posed: Posed) -> tuple[np.ndarray, np.ndarray]:
-    """Residual [33, 2] and jacobian [33, 2, 85]."""
-    z = np.maximum(posed.points[:, 2:], _NEAR)
-    rays = posed.points[:, :2] / z
-    slope = (posed.jacobian[:, :2] - rays[:, :, None] * posed.jacobian[:, 2:]) / z[:, :, None]
-    whiten = problem.evidence.whiten * problem.distance
-    return np.einsum("pab,pb->pa", whiten, rays - problem.evidence.rays), np.matmul(whiten, slope)
+@njit(cache=True, nogil=True)
+def _by_tangents(jacobian, inverse):
+    """Jacobian [m, 69] by rotation vectors -> by right tangents; inverse [23, 3, 3]."""
+    out = np.zeros(jacobian.shape)
+    for i in range(len(jacobian)):
+        for j in range(len(inverse)):
+            for a in range(3):
+                value = jacobian[i, 3 * j + a]
+                if value != 0:
+                    for b in range(3):
+                        out[i, 3 * j + b] += value * inverse[j, a, b]
+    return out
 
 
-def _directions(evidence: Evidence, posed: Posed) -> tuple[np.ndarray, np.ndarray]:
-    """Residual [B, 3] and jacobian [B, 3, 85]."""
-    d = posed.points[BONES[:, 1]] - posed.points[BONES[:, 0]]
-    length = np.maximum(np.linalg.norm(d, axis=1), 1e-6)[:, None]
-    unit = d / length
-    across = (np.eye(3) - unit[:, :, None] * unit[:, None, :]) / length[:, :, None]
-    whiten = evidence.bone_whiten
-    slope = np.matmul(np.matmul(whiten, across), posed.jacobian[BONES[:, 1]] - posed.jacobian[BONES[:, 0]])
-    return np.einsum("bij,bj->bi", whiten, unit - evidence.directions), slope
+@njit(cache=True, nogil=True)
+def _landmarks(points, jacobian, rays, whiten, outlier, rows, right):
+    """Reprojection of points [33, 3]: rows [66, 85] and residuals [66], times the root of the robust weight. -> cost"""
+    cost = 0.0
+    for p in range(len(points)):
+        z = max(points[p, 2], _NEAR)
+        x, y = points[p, 0] / z, points[p, 1] / z
+        dx, dy = x - rays[p, 0], y - rays[p, 1]
+        for i in range(2):
+            wx, wy = whiten[p, i, 0], whiten[p, i, 1]
+            right[2 * p + i] = wx * dx + wy * dy
+            for n in range(rows.shape[1]):
+                depth = jacobian[p, 2, n]
+                rows[2 * p + i, n] = (wx * (jacobian[p, 0, n] - x * depth) + wy * (jacobian[p, 1, n] - y * depth)) / z
+        cost += _weigh(rows[2 * p:2 * p + 2], right[2 * p:2 * p + 2], outlier)
+    return cost
+
+
+@njit(cache=True, nogil=True)
+def _bones(points, jacobian, bones, directions, whiten, outlier, rows, right):
+    """Directions of bones [B, 2]: rows [3 B, 85] and residuals [3 B], times the root of the robust weight. -> cost"""
+    cost = 0.0
+    slope = np.empty((3, 3))
+    for b in range(len(bones)):
+        start, end = bones[b]
+        d = points[end] - points[start]
+        length = max(np.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]), 1e-6)
+        unit = d / length
+        for i in range(3):
+            right[3 * b + i] = 0.0
+            along = 0.0
+            for j in range(3):
+                right[3 * b + i] += whiten[b, i, j] * (unit[j] - directions[b, j])
+                along += whiten[b, i, j] * unit[j]
+            for j in range(3):
+                slope[i, j] = (whiten[b, i, j] - along * unit[j]) / length
+            for n in range(rows.shape[1]):
+                total = 0.0
+                for j in range(3):
+                    total += slope[i, j] * (jacobian[end, j, n] - jacobian[start, j, n])
+                rows[3 * b + i, n] = total
+        cost += _weigh(rows[3 * b:3 * b + 3], right[3 * b:3 * b + 3], outlier)
+    return cost
+
+
+@njit(cache=True, nogil=True)
+def _weigh(rows, right, outlier):
+    """Geman-McClure on a residual vector: quadratic near zero, constant far beyond `outlier`. -> cost"""
+    squared = 0.0
+    for i in range(len(right)):
+        squared += right[i] * right[i]
+    root = 1 / (1 + squared / outlier**2)
+    for i in range(len(right)):
+        right[i] *= root
+        for n in range(rows.shape[1]):
+            rows[i, n] *= root
+    return squared * root
 
 
 def _pose_prior(prior: PosePrior, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
@@ -180,13 +241,7 @@ def _pose_prior(prior: PosePrior, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
     vectors = rotations.log(pose.local[1:])
     r, j = prior.residual(vectors)
     inverse = rotations.inverse_right_jacobian(vectors)
-    return r, np.einsum("mja,jab->mjb", j.reshape(len(r), 23, 3), inverse).reshape(len(r), 69)
-
-
-def _robust(squared: np.ndarray, outlier: float) -> tuple[float, np.ndarray]:
-    """Geman-McClure: total cost and weights; quadratic near zero, constant far beyond `outlier`."""
-    c = outlier**2
-    return float((squared / (1 + squared / c)).sum()), 1 / (1 + squared / c) ** 2
+    return r, _by_tangents(np.ascontiguousarray(j), inverse)
 
 
 def _bone(a: int, b: int) -> int:
