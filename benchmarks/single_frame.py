@@ -5,9 +5,9 @@
 Every n-th frame of every sequence folder in DATA (with gt.npz) is fitted alone, without history:
   still       no motion at all
   fit         the blur fit, motion prior centred at rest
-  prior       the blur fit with the motion prior centred on what the short-motion corrector expects
+  prior       the blur fit beginning at, and its motion prior centred on, the motion expected of the pose
   direction   the same, then limbs reversed where the discriminator finds that likelier
-  corrected   the fit's pose with the corrector's motion, whatever the blur says
+  expected    the fit's pose with the expected motion, whatever the blur says
 Reported over all frames: MPJPE over the exposure (mm, root aligned at mid-exposure), velocity error (m/s), and how
 often a hand or foot that moves faster than 0.7 m/s in the picture goes the wrong way (of those fitted as moving).
 """
@@ -22,8 +22,8 @@ import numpy as np
 
 from blur_motion_ros.config import Settings
 from blur_motion_ros.data import sequence
+from blur_motion_ros.fit.cold_start import ColdStartFit
 from blur_motion_ros.fit.short_motion import ShortMotionPrior
-from blur_motion_ros.fit.single_frame import SingleFrameFit
 from blur_motion_ros.pipeline import Pipeline
 from blur_motion_ros.trajectory import sample
 from blur_motion_ros.types import Status
@@ -56,12 +56,12 @@ def measure(folder: Path, every: int, prior: ShortMotionPrior, matting: str) -> 
     settings = replace(settings, fit=replace(settings.fit, frames=1, short_motion=False),
                        matting=replace(settings.matting, method=matting))
     plain, pipeline = Pipeline(settings), Pipeline(settings)
-    pipeline._fit = SingleFrameFit.like(pipeline._fit, prior)
+    pipeline._fit = ColdStartFit.like(pipeline._fit, prior)
     for p in (plain, pipeline):
         p.set_background(recording.plate)
     with np.load(folder / "gt.npz") as gt:
         times, truth = gt["times"], gt["joints_smpl24"]
-    out: dict[str, list] = {name: [] for name in ("still", "fit", "prior", "direction", "corrected")}
+    out: dict[str, list] = {name: [] for name in ("still", "fit", "prior", "direction", "expected")}
     for i, frame in enumerate(recording):
         if i % every:
             continue
@@ -72,8 +72,10 @@ def measure(folder: Path, every: int, prior: ShortMotionPrior, matting: str) -> 
             continue
         still = unaided.coefficients.copy()
         still[:, 1:] = 0
+        moved = unaided.coefficients.copy()
+        moved[:, 1:3] = prior.expect(unaided).motion
         variants = {"still": replace(unaided, coefficients=still), "fit": unaided, "prior": estimate,
-                    "direction": prior.choose_direction(estimate), "corrected": prior.correct(unaided)}
+                    "direction": prior.choose_direction(estimate), "expected": replace(unaided, coefficients=moved)}
         for name, e in variants.items():
             positions = sample(replace(e, covariance=None), pipeline.skeleton, times[i]).positions
             out[name].append(errors_of(positions, truth[i], times[i]))

@@ -221,14 +221,14 @@ class Pipeline:
 
 
 def make_fit(settings: FitSettings, body: FitBody, betas: np.ndarray) -> BlurFit:
-    """The blur fit; for windows of one exposure with the short-motion prior, where that is wanted."""
+    """The blur fit; with the short-motion prior for windows without history, where that is wanted."""
     fit = BlurFit(settings, body, betas, load_pose_prior() if settings.pose_prior_weight > 0 else None)
-    if settings.frames > 1 or not settings.short_motion:
+    if not settings.short_motion:
         return fit
+    from blur_motion_ros.fit.cold_start import ColdStartFit
     from blur_motion_ros.fit.short_motion import ShortMotionPrior
-    from blur_motion_ros.fit.single_frame import SingleFrameFit
 
-    return SingleFrameFit.like(fit, ShortMotionPrior())
+    return ColdStartFit.like(fit, ShortMotionPrior())
 
 
 def lost(exposure: Exposure) -> MotionEstimate:

@@ -195,7 +195,7 @@ def test_training_learns(tmp_path):
         bad, _ = trainer.net.discriminate(spoilt[0], spoilt[1], duration)
     before = train.differences(spoilt[:2], (real, motion), duration, trainer.offsets)
     after = train.differences(fixed, (real, motion), duration, trainer.offsets)
-    assert after[0] < 0.8 * before[0] and after[1] < 0.9 * before[1], (before, after)
+    assert after[0] < 0.9 * before[0] and after[1] < 0.6 * before[1], (before, after)
     assert train.auc(whole, bad[spoilt[2].min(1).values < 1]) > 0.8
 
 
@@ -217,10 +217,10 @@ def test_asset_tells_unseen_walking_from_walking_backwards():
 
 def test_shifted_term_is_the_term_around_its_mean():
     """The single-frame fit's motion prior: same cost and Newton step as the prior at rest, moved to the mean."""
+    from blur_motion_ros.fit.cold_start import Shifted
     from blur_motion_ros.fit.dynamics import MotionPrior
     from blur_motion_ros.fit.layout import WindowLayout
     from blur_motion_ros.fit.priors import load_motion_statistics
-    from blur_motion_ros.fit.single_frame import Shifted
     layout = WindowLayout.of((Exposure(0.0, 0.03),), 4, 2)
     prior = MotionPrior.of(load_motion_statistics(), layout, 1.0, False)
     rng = np.random.default_rng(0)
@@ -232,41 +232,137 @@ def test_shifted_term_is_the_term_around_its_mean():
     assert np.allclose(term.normal(free + mean)[1], prior.normal(free)[1])
 
 
-def test_single_frame_fit_moves_as_expected_where_the_image_says_nothing():
-    """Without evidence of motion, the fit answers what the prior expects; with two frames it is not asked."""
-    from dataclasses import replace
+class _Swing:
+    """A prior that expects the left elbow to turn by 0.4 rad, whatever the pose."""
 
-    from blur_motion_ros.body import load_body
+    def __init__(self):
+        self.asked = 0
+
+    def expect(self, estimate):
+        self.asked += 1
+        motion = np.zeros((25, 2, 3))
+        motion[1 + 18, 0, 1] = 0.2
+        return runtime.Expectation(motion, np.full((25, 3), 0.1))
+
+
+def _observation(i, sigma=0.1, elbow=0.1):
+    """A blank image of weight nothing, and a measured pose at rest; elbow: its standard deviation there."""
     from blur_motion_ros.camera.camera import Crop
-    from blur_motion_ros.fit.kinematics import FitBody
-    from blur_motion_ros.fit.settings import FitSettings
-    from blur_motion_ros.fit.single_frame import SingleFrameFit
-    from blur_motion_ros.fit.window import BlurFit
     from blur_motion_ros.types import Observation, PoseMeasurement
-
-    class Swing:
-        asked = 0
-
-        def correct(self, estimate):
-            self.asked += 1
-            coefficients = estimate.coefficients.copy()
-            coefficients[1 + 18, 1] = [0.0, 0.2, 0.0]
-            return replace(estimate, coefficients=coefficients)
-    swing = Swing()
-    model = load_body(None, lod="fit")
-    body = FitBody.of(model.rest_vertices(), model.rest_joints(), model.weights, model.parents, model.faces)
-    fit = SingleFrameFit.like(BlurFit(FitSettings(), body, np.zeros(10)), swing)
     state = BodyState(np.array([np.pi, 0, 0]), np.zeros((23, 3)), np.zeros(10), np.array([0.0, 0.0, 3.0]))
     blank, nothing = np.zeros((64, 64, 3), np.float32), np.zeros((64, 64), np.float32)
     crop = Crop(np.array([[64.0, 0, 32], [0, 64.0, 32], [0, 0, 1]]), 64)
+    deviation = np.full(75, sigma)
+    deviation[3 + 3 * 18:6 + 3 * 18] = elbow
+    measured = PoseMeasurement(i / 30 + 0.015, state, np.diag(deviation**2), None, 1.0)
+    return Observation(Exposure(i / 30, i / 30 + 0.03), crop, blank, blank, nothing, nothing + np.inf, measured)
 
-    def observation(i):
-        measured = PoseMeasurement(i / 30 + 0.015, state, 0.01 * np.eye(75), None, 1.0)
-        return Observation(Exposure(i / 30, i / 30 + 0.03), crop, blank, blank, nothing, nothing + np.inf, measured)
-    elbow = fit.update((observation(0),)).coefficients[1 + 18]
+
+def _cold_fit(prior, **settings):
+    from blur_motion_ros.body import load_body
+    from blur_motion_ros.fit.cold_start import ColdStartFit
+    from blur_motion_ros.fit.kinematics import FitBody
+    from blur_motion_ros.fit.settings import FitSettings
+    from blur_motion_ros.fit.window import BlurFit
+    model = load_body(None, lod="fit")
+    body = FitBody.of(model.rest_vertices(), model.rest_joints(), model.weights, model.parents, model.faces)
+    return ColdStartFit.like(BlurFit(FitSettings(**settings), body, np.zeros(10)), prior)
+
+
+def test_cold_windows_move_as_expected_where_nothing_else_is_known():
+    """Without evidence of motion the fit answers what the prior expects; measured rest wins over it."""
+    fit = _cold_fit(_Swing(), stillness=False)  # blank images do not change
+    elbow = fit.update((_observation(0),)).coefficients[1 + 18]
     assert np.allclose(elbow[1], [0, 0.2, 0], atol=0.03), elbow
-    assert swing.asked > 0
     fit.reset()
+    unseen = fit.update((_observation(0, elbow=30.0), _observation(1, elbow=30.0))).coefficients[1 + 18]
+    assert np.allclose(unseen[1], [0, 0.2, 0], atol=0.03), unseen
+    fit.reset()
+    measured = fit.update((_observation(0, elbow=0.01), _observation(1, elbow=0.01))).coefficients[1 + 18]
+    assert np.abs(measured[1]).max() < 0.03, measured
+
+
+def test_the_prior_is_asked_only_where_there_is_no_history():
+    swing = _Swing()
+    fit = _cold_fit(swing)
+    fit.update((_observation(0),))
+    fit.update((_observation(0), _observation(1)))
+    asked = swing.asked
+    assert asked == 2, "two windows began cold: one exposure, then the first full window"
+    fit.update((_observation(1), _observation(2)))
+    assert swing.asked == asked, "history goes on"
     swing.asked = 0
-    still = fit.update((observation(0), observation(1))).coefficients[1 + 18]
-    assert swing.asked == 0 and np.abs(still[1]).max() < 0.02
+    linear = _cold_fit(swing, degree=1)
+    assert linear.update((_observation(0),)) is not None and swing.asked == 0, "it has no word on straight motions"
+
+
+def test_direction_of_a_single_exposure_is_as_sure_as_the_expectation():
+    """Probability that the elbow runs backwards: logistic of 2 m^2 / s^2 (mean over the arm's 12 numbers)."""
+    fit = _cold_fit(_Swing(), frames=1)
+    estimate = fit.update((_observation(0),))
+    assert estimate.status & Status.DIRECTION_UNDECIDED
+    swing = _Swing().expect(None)
+    first = np.zeros((25, 3))
+    for scale, share in ((1.0, 1.0), (4.0, 1.0), (0.5, 0.5), (-0.5, -0.5), (-3.0, -1.0), (0.0, 0.0)):
+        first[1 + 18, 1] = 0.2 * scale
+        odds = swing.direction_log_odds(first)
+        assert odds[1] == pytest.approx(2 * share * (0.2 / 0.1) ** 2 / 12), scale
+        assert np.allclose(odds[[0, 2, 3, 4]], 0)
+    free = np.flatnonzero(estimate.free == 9 * (1 + 18) + 3 + 1)[0]  # the elbow's c_1 about y
+    other = _cold_fit(_Swing(), frames=1)
+    other._reversal_costs = lambda problem, free: np.zeros(64)
+    even = other.update((_observation(0),)).covariance[free, free]
+    odd, p = estimate.coefficients[1 + 18, 1, 1], 1 / (1 + np.exp(2 * 4 / 12))
+    assert even - estimate.covariance[free, free] == pytest.approx(4 * odd**2 * (0.5 - p), rel=0.05)
+
+
+def test_expectation_is_the_network_s_in_the_estimate_s_units(network_file):
+    path, net = network_file
+    rotmats, motion, duration = _batch(seed=2)
+    estimate = _estimate(rotmats[0].double().numpy(), motion[0].double().numpy(), float(duration[0]))
+    found = runtime.ShortMotionPrior(path).expect(estimate)
+    with torch.no_grad():
+        mean, spread = net.expect(rotmats[:1], duration[:1])
+    inverse = rotmats[0, 0].double().numpy().T
+    assert np.allclose(found.motion[1:23], np.swapaxes(mean[0].numpy(), 0, 1)[1:], atol=1e-5)
+    assert np.allclose(found.motion[0] @ inverse.T, mean[0, :, 0].numpy(), atol=1e-5), "pelvis axes to the camera's"
+    assert np.allclose(found.motion[23:], 0)
+    for limb, joints in enumerate(runtime.LIMBS):
+        for joint in joints:
+            size = float(spread[0, limb]) * 0.05 * float(duration[0]) / (2 / 30)
+            assert np.allclose(found.spread[1 + joint], size, rtol=1e-4)
+
+
+def test_expectation_fits_unseen_walking():
+    """The packaged network on recorded walking it never saw, from slightly wrong poses: which way each leg goes."""
+    if not runtime.ASSET.is_file():
+        pytest.skip("assets/short_motion.pt is not trained yet")
+    try:
+        clips = [c for c in mocap.read_cmu_npz(mocap.mocap_path(), "test") if "walking" in c.name]
+    except mocap.MocapError as error:
+        pytest.skip(str(error))
+    net = torch.jit.load(str(runtime.ASSET))
+    windows = sm.Windows(clips[:8], durations=(1 / 30,))
+    generator = torch.Generator().manual_seed(0)
+    rotmats, motion, duration = windows.draw(400, generator)
+    noise = sm.rotations_torch.exp(0.15 * torch.randn(400, 21, 3, generator=generator))
+    with torch.no_grad():
+        mean, _ = net.expect(torch.cat([rotmats[:, :1], rotmats[:, 1:] @ noise], 1), duration)
+    for joints in ((1, 4), (2, 5)):
+        rows = [1 + j for j in joints]
+        together = (mean[:, 0, rows] * motion[:, 0, rows]).sum((1, 2))
+        moving = motion[:, 0, rows].norm(dim=(1, 2)) > 1.5 / 60
+        assert (together[moving] > 0).float().mean() > 0.8
+
+
+def test_spread_is_trained_to_be_honest():
+    """Pure noise around nothing: the Student-t's likelihood is best at the noise's own size."""
+    generator = torch.Generator().manual_seed(0)
+    off = 0.7 * torch.randn(4000, 23, 3, generator=generator)
+    squared, size = sm.limb_squares(off, sm.limb_masks())
+    assert torch.equal(size, torch.tensor([21.0, 12, 12, 12, 12]))
+    nu = sm.SPREAD_FREEDOM
+    grid = torch.linspace(0.4, 1.2, 41)
+    cost = torch.stack([(0.5 * (nu + size) * torch.log1p(squared / (nu * s**2)) + size * torch.log(s)).mean(0)
+                        for s in grid])
+    assert torch.allclose(grid[cost.argmin(0)], torch.full((5,), 0.7), atol=0.08)

@@ -5,6 +5,7 @@ For single frames and cold starts only: where frames follow each other, their co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from blur_motion_ros.types import BodyState, MotionEstimate, Status
 ASSET = Path(__file__).resolve().parents[1] / "assets" / "short_motion.pt"
 LIMB_NAMES = ("trunk", "left_arm", "right_arm", "left_leg", "right_leg")
 LIMBS = ((0, 3, 6, 9, 12, 15), (13, 16, 18, 20), (14, 17, 19, 21), (1, 4, 7, 10), (2, 5, 8, 11))
+LIMB_ROWS = tuple(([0] if i == 0 else []) + [1 + j for j in limb] for i, limb in enumerate(LIMBS))
+REFERENCE_DURATION = 2.0 / 30.0  # s; the network's usual sizes are of windows this long
 
 
 class ShortMotionError(ValueError):
@@ -32,6 +35,32 @@ class Judgement:
     direction: np.ndarray
 
 
+@dataclass(frozen=True)
+class Expectation:
+    """What motion a pose makes one expect, before looking at the blur.
+
+    motion [25, 2, 3]: c_1 and c_2 of `MotionEstimate.coefficients` (translation in the camera frame, m; joints rad).
+    spread [25, 3]: scale of what c_1 really is around it, same units and axes as `motion`.
+    """
+
+    motion: np.ndarray
+    spread: np.ndarray
+
+    def direction_log_odds(self, first_order: np.ndarray) -> np.ndarray:
+        """[5] log-odds (LIMB_NAMES) that a motion with c_1 = first_order [25, 3] runs that way, not backwards.
+
+        Both explain a blurred image alike; the expectation tells them apart: 2 m.v / s^2 for a Gaussian around m. What
+        the fitted motion v has along m beyond m itself counts for nothing, since the fit began there; a limb's joints
+        move as one, so their mean counts, not their sum (calibrated on held-out recordings: docs/learning.md).
+        """
+        out = np.zeros(len(LIMBS))
+        for i, rows in enumerate(LIMB_ROWS):
+            m, v = self.motion[rows, 0] / self.spread[rows], first_order[rows] / self.spread[rows]
+            power = float((m * m).mean())
+            out[i] = 2 * np.clip((m * v).mean(), -power, power)
+        return out
+
+
 class ShortMotionPrior:
     """Loads the TorchScript file once; every call is about a millisecond on one core."""
 
@@ -44,6 +73,10 @@ class ShortMotionPrior:
             self._net = torch.jit.load(str(path), map_location="cpu").eval()
         except RuntimeError as error:
             raise ShortMotionError(f"{path} is not a TorchScript file: {error}") from error
+        if not hasattr(self._net, "expect"):
+            raise ShortMotionError(f"{path} was trained before version 2 of the network; train it again: "
+                                   "blur-motion train prior")
+        self._usual = np.asarray(self._net.sigma[0], np.float64)
 
     @property
     def network(self):
@@ -59,6 +92,19 @@ class ShortMotionPrior:
         whole, limbs, _, _ = self._run(np.repeat(rotmats[None], 6, 0), batch, duration)
         direction = limbs[0] - limbs[1:][np.arange(5), np.arange(5)]
         return Judgement(float(whole[0]), limbs[0], direction)
+
+    def expect(self, estimate: MotionEstimate) -> Expectation:
+        """The motion expected of the estimate's pose at mid-window; its motion is not looked at."""
+        rotmats, _, duration = network_inputs(estimate)
+        mean, spread = self._call(self._net.expect, rotmats[None], duration)
+        ratio = duration / REFERENCE_DURATION
+        motion, scale = np.zeros((25, 2, 3)), np.full((25, 3), 1e-3)
+        motion[:23] = np.swapaxes(mean[0], 0, 1)
+        motion[0] = motion[0] @ rotmats[0].T
+        for i, rows in enumerate(LIMB_ROWS):
+            scale[rows] = spread[0, i] * ratio * self._usual[rows]
+        scale[0] = np.sqrt((scale[0] ** 2).mean())  # the pelvis' axes are not the camera's
+        return Expectation(motion, scale)
 
     def choose_direction(self, estimate: MotionEstimate, least: float = 0.5) -> MotionEstimate:
         """Reverse the limbs whose reversed motion is likelier by `least` log-odds."""
@@ -77,10 +123,15 @@ class ShortMotionPrior:
         return _with_motion(estimate, rotmats, turned[0], motion + share * (changed[0] - motion), share)
 
     def _run(self, rotmats: np.ndarray, motion: np.ndarray, duration: float) -> tuple[np.ndarray, ...]:
+        return self._call(self._net, rotmats, motion, duration)
+
+    def _call(self, function: Callable[..., tuple], *arguments: np.ndarray | float) -> tuple[np.ndarray, ...]:
+        """Arrays [N, ...] and, last, the duration (s), through the network."""
         import torch
+        *arrays, duration = arguments
         with torch.no_grad():
-            tensors = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (rotmats, motion))
-            out = self._net(*tensors, torch.full((len(rotmats),), duration))
+            tensors = [torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in arrays]
+            out = function(*tensors, torch.full((len(arrays[0]),), duration))
         return tuple(np.asarray(t, np.float64) for t in out)
 
 

@@ -211,9 +211,13 @@ class BlurFit:
         self._last = MotionEstimate(layout.start, layout.end, layout.exposures, reference, solver.widen(solution.free),
                                     free_indices(layout.degree), linear.inverse(total), status, blur, rms)
         if status & Status.DIRECTION_UNDECIDED:
-            self._last = self.directions.add(self._last, image_costs(problem, solution.free))
+            self._last = self.directions.add(self._last, self._reversal_costs(problem, solution.free))
         self._seen += 1
         return self._last
+
+    def _reversal_costs(self, problem: solver.Problem, free: np.ndarray) -> np.ndarray:
+        """[64] negative log-likelihood of every combination of reversed limbs (`direction.STATES`)."""
+        return image_costs(problem, free)
 
     def _hand_on(self, layout: WindowLayout, start: Start, free: np.ndarray, normal: solver.Normal) -> Carry | None:
         if len(layout.exposures) < self.settings.frames or len(layout.exposures) == 1:

@@ -24,6 +24,7 @@ ROWS = 23
 LIMBS = ((0, 3, 6, 9, 12, 15), (13, 16, 18, 20), (14, 17, 19, 21), (1, 4, 7, 10), (2, 5, 8, 11))  # trunk, arms, legs
 _PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19)
 REFERENCE_DURATION = 2.0 / 30.0
+SPREAD_FREEDOM = 4.0  # of the Student-t around an expected motion: bodies surprise
 
 
 # --------------------------------------------------------------------------------------------- networks
@@ -59,7 +60,8 @@ class ShortMotionNet(nn.Module):
         self.corrector = Trunk(width)
         self.turn = nn.Linear(width, 21 * 3)
         self.change = nn.Linear(width, 2 * ROWS * 3)
-        for layer in (self.turn, self.change):
+        self.spread = nn.Linear(width, len(LIMBS))
+        for layer in (self.turn, self.change, self.spread):
             nn.init.normal_(layer.weight, std=1e-3)
             nn.init.zeros_(layer.bias)
 
@@ -81,6 +83,18 @@ class ShortMotionNet(nn.Module):
     def correct(self, rotmats: Tensor, motion: Tensor, duration: Tensor) -> tuple[Tensor, Tensor]:
         """The corrector alone, everywhere in full: what is trained."""
         return self._corrected(rotmats, motion, duration, torch.ones_like(rotmats[:, :, 0, 0]))
+
+    @torch.jit.export
+    def expect(self, rotmats: Tensor, duration: Tensor) -> tuple[Tensor, Tensor]:
+        """The motion of a body of which only the pose is known: mean [B, 2, 23, 3], spread [B, 5] of each limb's c_1.
+
+        spread: scale of a Student-t around the mean, in the limb's usual sizes (`sigma`, window's length counted).
+        """
+        nothing = torch.zeros_like(self.sigma).expand(rotmats.shape[0], -1, -1, -1)
+        pose, down, scaled, log_duration = self.inputs(rotmats, nothing, duration)
+        x = self.corrector(pose, down, scaled, log_duration)
+        mean = self.change(x).view(-1, 2, 23, 3) * self.sigma[None] * self._ratio(duration)
+        return mean, torch.exp(self.spread(x))
 
     def _corrected(self, rotmats: Tensor, motion: Tensor, duration: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """share [B, 22]: of the correction, for each joint (the translation goes with the pelvis)."""
@@ -175,12 +189,20 @@ def limb_masks() -> Tensor:
     return mask
 
 
+def limb_squares(motion: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of squares [B, 5] over each limb of motion [B, 23, 3] (translation counts as trunk), and how many numbers
+    each limb has [5]; members [5, 22]: `limb_masks`."""
+    rows = torch.cat([members[:, :1], members], 1)
+    return motion.square().sum(-1) @ rows.T, 3 * rows.sum(1)
+
+
 def corrupt(rotmats: Tensor, motion: Tensor, duration: Tensor, sigma: Tensor, generator: torch.Generator,
             ) -> tuple[Tensor, Tensor, Tensor]:
     """What a single-frame fit gets wrong: (rotations, motion, limbs [B, 5] with 1 = motion untouched).
 
-    Half the examples have limbs reversed in time, and each of these happens to a part as well: joints of the mid pose
-    perturbed, limbs mirrored in depth, speeds wrong or lost.
+    A quarter of the examples have lost their motion altogether (all coefficients zero) and have an uncertain pose: a
+    fit that begins. Of the others, half have limbs reversed in time, and each of these happens to a part as well:
+    joints of the mid pose perturbed, limbs mirrored in depth, speeds wrong.
     """
     n = len(rotmats)
 
@@ -190,12 +212,14 @@ def corrupt(rotmats: Tensor, motion: Tensor, duration: Tensor, sigma: Tensor, ge
     whole = some(0.15, 1)
     reversed_ = torch.maximum(reversed_, whole.expand(n, len(LIMBS)))
     motion = flip_limbs(motion, reversed_)
-    noisy = some(0.35, 1) * some(0.3, len(LIMBS))
+    lost_all = some(0.25, 1)
+    noisy = torch.maximum(some(0.35, 1) * some(0.3, len(LIMBS)), lost_all)
     spread = noisy @ limb_masks() * torch.rand(n, 1, generator=generator) * 0.4
     turn = torch.randn(n, JOINTS - 1, 3, generator=generator) * spread[:, 1:, None]
     rotmats = torch.cat([rotmats[:, :1], rotmats[:, 1:] @ rotations_torch.exp(turn)], 1)
     rotmats, motion, deep = mirror_depth(rotmats, motion, some(0.35, 1) * some(0.3, 4))
     motion, lost = wrong_speed(motion, duration, sigma, some(0.3, 1), some(0.15, 1), generator)
+    motion = motion * (1 - lost_all[:, :, None, None])
     fine = (1 - reversed_) * (1 - noisy) * (1 - torch.cat([torch.zeros(n, 1), deep], 1)) * (1 - lost)
     return rotmats, motion, fine
 

@@ -26,10 +26,11 @@ AT = (-1.0, -0.5, 0.0, 0.5, 1.0)  # where in the window poses and joints are com
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """steps, batch, width of the networks, learning rates, loss weights (adversarial, L1, pose, MPJPE in 1/m)."""
+    """steps, batch, width of the networks, learning rates, loss weights (adversarial, L1, pose, MPJPE in 1/m,
+    expected motion and its spread)."""
 
-    steps: int = 6000
-    batch: int = 256
+    steps: int = 3000
+    batch: int = 192
     width: int = 256
     rate: float = 5e-4
     judge_rate: float = 5e-4
@@ -37,6 +38,8 @@ class TrainOptions:
     coefficients: float = 0.2
     pose: float = 1.0
     mpjpe: float = 5.0
+    expectation: float = 0.2
+    spread: float = 0.1
     seed: int = 0
 
 
@@ -73,8 +76,9 @@ class Trainer:
         self.offsets = torch.tensor(_bones(rest), dtype=torch.float32).to(where)
         self.sigma = torch.tensor(usual_sizes(clips), dtype=torch.float32)
         self.net = sm.ShortMotionNet(self.sigma, options.width).to(where)
-        judge = [p for n, p in self.net.named_parameters() if n.split(".")[0] in ("judge", "whole", "limbs")]
-        maker = [p for n, p in self.net.named_parameters() if n.split(".")[0] in ("corrector", "turn", "change")]
+        named = [(n.split(".")[0], p) for n, p in self.net.named_parameters()]
+        judge = [p for n, p in named if n in ("judge", "whole", "limbs")]
+        maker = [p for n, p in named if n in ("corrector", "turn", "change", "spread")]
         self.judge_optimiser = torch.optim.AdamW(judge, options.judge_rate, weight_decay=0.02)
         self.optimiser = torch.optim.AdamW(maker, options.rate, weight_decay=0.01)
 
@@ -89,7 +93,7 @@ class Trainer:
         turned, changed = self.net.correct(spoilt[0], spoilt[1], duration)
         judged = self._judge(real, motion, duration, spoilt, turned.detach(), changed.detach())
         self._apply(self.judge_optimiser, judged)
-        terms = self._corrector_terms(real, motion, duration, turned, changed)
+        terms = self._corrector_terms(real, motion, duration, spoilt, turned, changed)
         self._apply(self.optimiser, sum(terms.values()))
         return {k: float(v.detach()) for k, v in {"judge": judged, **terms}.items()}
 
@@ -111,18 +115,32 @@ class Trainer:
         return (_bce(whole, 1.0) + _bce(limbs, 1.0) + binary_cross_entropy_with_logits(whole_bad, good)
                 + 2 * binary_cross_entropy_with_logits(limbs_bad, spoilt[2]) + 0.5 * _bce(whole_made, 0.0))
 
-    def _corrector_terms(self, real: Tensor, motion: Tensor, duration: Tensor, turned: Tensor, changed: Tensor,
-                         ) -> dict[str, Tensor]:
+    def _corrector_terms(self, real: Tensor, motion: Tensor, duration: Tensor, spoilt: list[Tensor], turned: Tensor,
+                         changed: Tensor) -> dict[str, Tensor]:
         o = self.options
         at = torch.tensor(AT, device=self.where)
         local, joints = sm.subframe_joints(turned, changed, self.offsets, at)
         true_local, true_joints = sm.subframe_joints(real, motion, self.offsets, at)
         unit = self.net.sigma[None] * self.net._ratio(duration)
         whole, _ = self.net.discriminate(turned, changed, duration)
-        return {"adversarial": o.adversarial * _bce(whole, 1.0),
-                "coefficients": o.coefficients * ((changed - motion) / unit).abs().clamp(max=10).mean(),
+        lost = (spoilt[1].abs().amax((1, 2, 3)) == 0).to(motion.dtype)  # here the expectation, not a likely motion
+        known = 1 - lost
+        off = ((changed - motion) / unit).clamp(-10, 10)
+        return {"adversarial": o.adversarial * (known * binary_cross_entropy_with_logits(
+                    whole, torch.ones_like(whole), reduction="none")).mean(),
+                "coefficients": o.coefficients * (known * off.abs().mean((1, 2, 3))).mean(),
+                "expectation": o.expectation * (lost * off.square().mean((1, 2, 3))).mean(),
+                "spread": o.spread * self._spread_loss(off[:, 0].detach(), spoilt[0], duration, lost),
                 "pose": o.pose * (local - true_local).square().sum((-1, -2)).mean(),
                 "mpjpe": o.mpjpe * (joints - true_joints).norm(dim=-1).mean()}
+
+    def _spread_loss(self, off: Tensor, rotmats: Tensor, duration: Tensor, lost: Tensor) -> Tensor:
+        """-log likelihood of each limb's c_1, off [B, 23, 3] usual sizes from it, under `expect`'s Student-t."""
+        _, spread = self.net.expect(rotmats, duration)
+        squared, size = sm.limb_squares(off, self.net.members)
+        nu = sm.SPREAD_FREEDOM
+        cost = 0.5 * (nu + size) * torch.log1p(squared / (nu * spread**2)) + size * torch.log(spread)
+        return (lost[:, None] * cost / size).mean()
 
     def _apply(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
         self.net.zero_grad()
