@@ -147,6 +147,35 @@ def test_bad_files_and_pictures_are_named(tmp_path):
         matter.matte(image, plate, None, np.ones((3, 3), np.float32))
 
 
+def test_fusion_is_the_mixture_of_both():
+    """Weights 1 / sigma^2; mean and variance of the mixture, against random draws from it."""
+    from blur_motion_ros.matting.fused import fuse
+    from blur_motion_ros.types import Matte
+    rng = np.random.default_rng(0)
+    a, b, sa, sb = (rng.uniform(low, high, (4, 5)).astype(np.float32)
+                    for low, high in ((0, 1), (0, 1), (0.02, 0.3), (0.02, 0.3)))
+    fused = fuse(Matte(a, sa), Matte(b, sb))
+    share = sb**2 / (sa**2 + sb**2)
+    draws = np.where(rng.random((200000, 4, 5)) < share, a + sa * rng.standard_normal((200000, 4, 5)),
+                     b + sb * rng.standard_normal((200000, 4, 5)))
+    assert np.allclose(fused.alpha, draws.mean(0), atol=5e-3)
+    assert np.allclose(fused.sigma, draws.std(0), atol=5e-3)
+    same = fuse(Matte(a, sa), Matte(a, sa))
+    assert np.allclose(same.alpha, a, atol=1e-6) and np.allclose(same.sigma, sa, atol=1e-6), "one witness twice"
+
+
+def test_fused_method_lies_between_its_parts(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.jit.script(Refiner()).save(str(path))
+    image, plate = _images()
+    mattes = {m: make_matter(MattingSettings(method=m, model=str(path))).matte(image, plate)
+              for m in ("difference", "network", "fused")}
+    low = np.minimum(mattes["difference"].alpha, mattes["network"].alpha)
+    high = np.maximum(mattes["difference"].alpha, mattes["network"].alpha)
+    assert ((mattes["fused"].alpha >= low - 1e-6) & (mattes["fused"].alpha <= high + 1e-6)).all()
+    assert mattes["fused"].alpha[12:28, 22:38].mean() > 0.5
+
+
 def _development_frames():
     import os
     from pathlib import Path

@@ -100,10 +100,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of sequence folders")
     parser.add_argument("--size", type=int, default=128, help="crop side, px")
     parser.add_argument("--montage", type=Path, help="write images here (.png or .jpg)")
-    parser.add_argument("--network", default="", help="matting network file instead of background difference")
+    parser.add_argument("--method", default="difference", help="setting matting.method: difference, network or fused")
+    parser.add_argument("--model", default="", help="setting matting.model: network file instead of the package's own")
     options = parser.parse_args()
-    method = "network" if options.network else "difference"
-    matter, networks = make_matter(MattingSettings(method=method, model=options.network)), BlazePose.pretrained()
+    settings = MattingSettings(method=options.method, model=options.model)
+    matter, networks = make_matter(settings), BlazePose.pretrained()
     shown, everything = [], []
     for folder in sorted(p.parent for p in options.data.glob("*/meta.json")):
         frames = matte_sequence(folder, matter, PersonTracker(networks), options.size)

@@ -29,6 +29,10 @@ def make_matter(settings: MattingSettings | None = None) -> Matter:
         from blur_motion_ros.matting.network import NetworkMatter
 
         return NetworkMatter(settings)
+    if settings.method == "fused":
+        from blur_motion_ros.matting.fused import FusedMatter
+
+        return FusedMatter(settings)
     from blur_motion_ros.matting.difference import DifferenceMatter
 
     return DifferenceMatter(settings)

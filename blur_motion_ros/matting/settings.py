@@ -9,9 +9,10 @@ from blur_motion_ros.settings import setting
 
 @dataclass(frozen=True)
 class MattingSettings:
-    method: str = setting("difference", "difference: background difference (CPU); network: Background-Matting-V2 file",
-                          choices=("difference", "network"))
-    model: str = setting("", "network file (.onnx or TorchScript .pt) for method network")
+    method: str = setting("difference", "difference: background difference (CPU); network: Background-Matting-V2 file; "
+                          "fused: both", choices=("difference", "network", "fused"))
+    model: str = setting("", "network file (.onnx or TorchScript .pt) for the methods network and fused; empty: the "
+                         "package's own")
     noise: float = setting(0.006, "colour noise, linear light, assumed where the plate does not say",
                            low=1e-4, high=0.2)
     colours: int = setting(8, "foreground colours kept for one frame", low=2, high=24)
