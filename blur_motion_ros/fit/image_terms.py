@@ -218,9 +218,10 @@ def _blocks(pixels, group_parts, group_end, group_at, source, near, colour, alph
             root_weight, k, joints, lever, basis, subframes, chain_start, chain_slot, chain_share, orders, blocks):
     """Fill the groups' blocks; returns how many pixels of each have a derivative at all.
 
-    `orders`: a tuple as long as the polynomials have orders; its length is known when this is compiled.
+    `orders`: a tuple as long as the polynomials have orders; its length is known when this is compiled. Indices of the
+    inner loops are unsigned: numba then need not ask whether they count from the end, and can use vector registers.
     """
-    size = alpha.shape[1]
+    size = np.uint64(alpha.shape[1])
     used = np.zeros(len(group_parts), np.int64)
     centres, levers, times = _as_single(joints, lever, basis)
     row_of = np.empty(FREE_COUNT, np.int64)
@@ -230,7 +231,8 @@ def _blocks(pixels, group_parts, group_end, group_at, source, near, colour, alph
         last = _rows_of_slots(group_parts[g], 3 * len(orders), row_of)
         pitch = 4 * (group_end[g] - first)
         for p in range(first, group_end[g]):
-            x, y, f = pixels[p] % size, pixels[p] // size % size, pixels[p] // (size * size)
+            pixel = np.uint64(pixels[p])
+            x, y, f = pixel % size, pixel // size % size, np.int64(pixel // (size * size))
             column[:4 * last] = 0
             moved = False
             for m in range(f * subframes, (f + 1) * subframes):
@@ -238,34 +240,35 @@ def _blocks(pixels, group_parts, group_end, group_at, source, near, colour, alph
                 if v < 0:
                     continue
                 z = near[m, y, x]
-                px = (x - k[0, 2]) / k[0, 0] * z
-                py = (y - k[1, 2]) / k[1, 1] * z
-                seen, qx, qy, qz = _pull(m, f, y, x, px / z, py / z, k[0, 0] / z, k[1, 1] / z, colour, alpha,
-                                         background, weight, root_weight, subframes)
+                px = (np.float32(x) - k[0, 2]) / k[0, 0] * z
+                py = (np.float32(y) - k[1, 2]) / k[1, 1] * z
+                seen, qx, qy, qz = _pull(y, x, px / z, py / z, k[0, 0] / z, k[1, 1] / z, colour[m], alpha[m],
+                                         background[f], weight[f], root_weight[f], subframes)
                 if not seen:
                     continue
                 moved = True
-                _add(column, 0, 0, qx, times[m], orders)
-                _add(column, 0, 1, qy, times[m], orders)
-                _add(column, 0, 2, qz, times[m], orders)
-                for entry in range(chain_start[v], chain_start[v + 1]):
-                    slot = chain_slot[entry]
-                    share = chain_share[entry]
-                    rx = share * (px - centres[m, slot, 0])
-                    ry = share * (py - centres[m, slot, 1])
-                    rz = share * (z - centres[m, slot, 2])
+                time, centre, lever_now = times[m], centres[m], levers[m]
+                _add(column, np.uint64(0), 0, qx, time, orders)
+                _add(column, np.uint64(0), 1, qy, time, orders)
+                _add(column, np.uint64(0), 2, qz, time, orders)
+                for entry in range(np.uint64(chain_start[v]), np.uint64(chain_start[v + 1])):
+                    slot, share = np.uint64(chain_slot[entry]), chain_share[entry]
+                    rx = share * (px - centre[slot, 0])
+                    ry = share * (py - centre[slot, 1])
+                    rz = share * (z - centre[slot, 2])
+                    row = np.uint64(4 * row_of[slot])
                     for a in range(3):
-                        wx, wy, wz = levers[m, slot, 0, a], levers[m, slot, 1, a], levers[m, slot, 2, a]
+                        wx, wy, wz = lever_now[slot, 0, a], lever_now[slot, 1, a], lever_now[slot, 2, a]
                         d = _along(wy * rz - wz * ry, wz * rx - wx * rz, wx * ry - wy * rx, qx, qy, qz)
-                        _add(column, row_of[slot], a, d, times[m], orders)
+                        _add(column, row, a, d, time, orders)
             if moved:
                 for c in range(4):
                     column[4 * last + c] = whitened[f, y, x, c] * root_weight[f, y, x, c]
-                to = group_at[g] + 4 * used[g]
-                for row in range(last + 1):
-                    for c in range(4):
-                        blocks[to + c] = column[4 * row + c]
-                    to += pitch
+                to, step = np.uint64(group_at[g] + 4 * used[g]), np.uint64(pitch)
+                for at in range(np.uint64(0), np.uint64(4 * last + 4), np.uint64(4)):
+                    for c in range(np.uint64(4)):
+                        blocks[to + c] = column[at + c]
+                    to += step
                 used[g] += 1
         first = group_end[g]
     return used
@@ -280,13 +283,13 @@ def _along(vx, vy, vz, qx, qy, qz):
 
 @njit(cache=True, nogil=True, fastmath=True, inline="always")
 def _add(column, row, axis, d, times, orders):
-    """column += derivative (x) basis, for one axis of the slot whose rows begin at `row`."""
+    """column += derivative (x) basis, for one axis of the slot whose numbers begin at `row`."""
     for o in range(len(orders)):
-        to = 4 * (row + 3 * o + axis)
-        column[to] += times[o] * d[0]
-        column[to + 1] += times[o] * d[1]
-        column[to + 2] += times[o] * d[2]
-        column[to + 3] += times[o] * d[3]
+        to, t = row + np.uint64(12 * o + 4 * axis), times[o]
+        column[to] += t * d[0]
+        column[to + np.uint64(1)] += t * d[1]
+        column[to + np.uint64(2)] += t * d[2]
+        column[to + np.uint64(3)] += t * d[3]
 
 
 @njit(cache=True, nogil=True)
@@ -301,27 +304,28 @@ def _as_single(joints, lever, basis):
 
 
 @njit(cache=True, nogil=True, fastmath=True, inline="always")
-def _pull(m, f, y, x, tx, ty, fx, fy, colour, alpha, background, weight, root_weight, subframes):
+def _pull(y, x, tx, ty, fx, fy, colour, alpha, background, weight, root_weight, subframes):
     """Whitened change of the pixel's four channels per metre of the surface point along x, y, z; False: there is none.
 
     tx, ty: x / z and y / z of the point; fx, fy: pixels per metre there.
     """
-    size = alpha.shape[1]
+    one, last = np.uint64(1), np.uint64(alpha.shape[1] - 1)
     half = np.float32(0.5)
-    x0, x1, y0, y1 = max(x - 1, 0), min(x + 1, size - 1), max(y - 1, 0), min(y + 1, size - 1)
-    ax = half * (alpha[m, y, x1] - alpha[m, y, x0])
-    ay = half * (alpha[m, y1, x] - alpha[m, y0, x])
-    b0, b1, b2 = background[f, y, x, 0], background[f, y, x, 1], background[f, y, x, 2]
-    gx = (half * (colour[m, y, x1, 0] - colour[m, y, x0, 0]) - b0 * ax,
-          half * (colour[m, y, x1, 1] - colour[m, y, x0, 1]) - b1 * ax,
-          half * (colour[m, y, x1, 2] - colour[m, y, x0, 2]) - b2 * ax, ax)
-    gy = (half * (colour[m, y1, x, 0] - colour[m, y0, x, 0]) - b0 * ay,
-          half * (colour[m, y1, x, 1] - colour[m, y0, x, 1]) - b1 * ay,
-          half * (colour[m, y1, x, 2] - colour[m, y0, x, 2]) - b2 * ay, ay)
+    x0, x1 = x - min(x, one), min(x + one, last)
+    y0, y1 = y - min(y, one), min(y + one, last)
+    ax = half * (alpha[y, x1] - alpha[y, x0])
+    ay = half * (alpha[y1, x] - alpha[y0, x])
+    b0, b1, b2 = background[y, x, 0], background[y, x, 1], background[y, x, 2]
+    gx = (half * (colour[y, x1, 0] - colour[y, x0, 0]) - b0 * ax,
+          half * (colour[y, x1, 1] - colour[y, x0, 1]) - b1 * ax,
+          half * (colour[y, x1, 2] - colour[y, x0, 2]) - b2 * ax, ax)
+    gy = (half * (colour[y1, x, 0] - colour[y0, x, 0]) - b0 * ay,
+          half * (colour[y1, x, 1] - colour[y0, x, 1]) - b1 * ay,
+          half * (colour[y1, x, 2] - colour[y0, x, 2]) - b2 * ay, ay)
     strength = (abs(gx[0]) + abs(gx[1]) + abs(gx[2]) + abs(gx[3]) + abs(gy[0]) + abs(gy[1]) + abs(gy[2]) + abs(gy[3]))
     share = np.float32(-1.0) / np.float32(subframes)
-    s = (share * weight[f, y, x, 0] * root_weight[f, y, x, 0], share * weight[f, y, x, 1] * root_weight[f, y, x, 1],
-         share * weight[f, y, x, 2] * root_weight[f, y, x, 2], share * weight[f, y, x, 3] * root_weight[f, y, x, 3])
+    s = (share * weight[y, x, 0] * root_weight[y, x, 0], share * weight[y, x, 1] * root_weight[y, x, 1],
+         share * weight[y, x, 2] * root_weight[y, x, 2], share * weight[y, x, 3] * root_weight[y, x, 3])
     qx = (s[0] * fx * gx[0], s[1] * fx * gx[1], s[2] * fx * gx[2], s[3] * fx * gx[3])
     qy = (s[0] * fy * gy[0], s[1] * fy * gy[1], s[2] * fy * gy[2], s[3] * fy * gy[3])
     qz = (-tx * qx[0] - ty * qy[0], -tx * qx[1] - ty * qy[1], -tx * qx[2] - ty * qy[2], -tx * qx[3] - ty * qy[3])
