@@ -282,6 +282,18 @@ def test_cold_windows_move_as_expected_where_nothing_else_is_known():
     assert np.abs(measured[1]).max() < 0.03, measured
 
 
+def test_expectation_of_an_unsure_pose_is_rest():
+    """Nothing below the lower bound, all above the upper, linear between; the spread stays."""
+    motion = np.zeros((25, 2, 3))
+    motion[:23] = 0.2
+    whole = runtime.Expectation(motion, np.full((25, 3), 0.4))  # stands out by 0.5
+    low, high = runtime.TRUST
+    for trust, share in ((low, 0.0), (0.5 * low, 0.0), (0.25 * low + 0.75 * high, 0.75), (high, 1.0), (9 * high, 1.0)):
+        part = whole.trusted(0.5 / trust)
+        assert np.allclose(part.motion, share * motion, atol=1e-9) and np.array_equal(part.spread, whole.spread)
+    assert np.allclose(_cold_fit(_Swing()).update((_observation(0, sigma=0.5),)).coefficients[1 + 18, 1], 0, atol=1e-3)
+
+
 def test_the_prior_is_asked_only_where_there_is_no_history():
     swing = _Swing()
     fit = _cold_fit(swing)

@@ -3,7 +3,7 @@
 A single exposure hardly tells how fast, and not at all in which direction of time; two exposures tell both, but badly
 what the camera does not see. The prior says what motion a body in this pose most likely makes. The fit's motion prior
 is centred there instead of at rest; a window of one exposure also begins there (rest is a saddle that it would never
-leave) and takes the odds of each limb's direction from there. A window of several begins at its measurements joined up:
+leave), as far as the pose is sure enough, and takes the odds of each limb's direction from there. A window of several begins at its measurements joined up:
 to correct those first was tried and changes nothing (docs/learning.md).
 """
 
@@ -55,6 +55,8 @@ class ColdStartFit(BlurFit):
         if not start.carried and layout.degree >= 2:
             self._expectation = self.short_motion.expect(self._estimate(start, layout))
             if len(observations) == 1:
+                turning = np.diag(observations[0].measurement.covariance)[3:]
+                self._expectation = self._expectation.trusted(float(turning.mean()))
                 start = replace(start, free=start.free + self._mean(layout))
         return super()._try(observations, layout, start)
 

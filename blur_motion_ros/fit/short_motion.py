@@ -18,6 +18,7 @@ ASSET = Path(__file__).resolve().parents[1] / "assets" / "short_motion.pt"
 LIMB_NAMES = ("trunk", "left_arm", "right_arm", "left_leg", "right_leg")
 LIMBS = ((0, 3, 6, 9, 12, 15), (13, 16, 18, 20), (14, 17, 19, 21), (1, 4, 7, 10), (2, 5, 8, 11))
 LIMB_ROWS = tuple(([0] if i == 0 else []) + [1 + j for j in limb] for i, limb in enumerate(LIMBS))
+TRUST = (11.0, 18.0)  # 1/rad^2, see `Expectation.trusted`: not at all below, fully above
 REFERENCE_DURATION = 2.0 / 30.0  # s; the network's usual sizes are of windows this long
 
 
@@ -45,6 +46,17 @@ class Expectation:
 
     motion: np.ndarray
     spread: np.ndarray
+
+    def trusted(self, pose_variance: float) -> Expectation:
+        """As much of it as the pose deserves that it was drawn from: all, a part, or rest.
+
+        pose_variance: rad^2 per axis, of the measured pose. What matters is how far the expected motion stands out of
+        its spread, against that variance: on motions that the network never saw, both are bad (docs/learning.md).
+        """
+        standing_out = np.sqrt(((self.motion[:23, 0] / self.spread[:23]) ** 2).mean())
+        low, high = TRUST
+        share = float(np.clip((standing_out / max(pose_variance, 1e-9) - low) / (high - low), 0.0, 1.0))
+        return replace(self, motion=share * self.motion)
 
     def direction_log_odds(self, first_order: np.ndarray) -> np.ndarray:
         """[5] log-odds (LIMB_NAMES) that a motion with c_1 = first_order [25, 3] runs that way, not backwards.
