@@ -81,12 +81,12 @@ def pose(body: FitBody, reference: np.ndarray, reference_transl: np.ndarray, coe
     reference [24, 3, 3] and reference_transl [3]: R_ref and the translation reference; coefficients [25, K, 3];
     basis [M, K]: Legendre values at the instants.
     """
-    value = np.einsum("mk,jkc->mjc", basis, coefficients)
-    local = reference[None] @ rotations.exp(value[:, 1:])
-    globals_, joints = chain(local, reference_transl + value[:, 0], body.rest_joints, body.parents)
-    lever = np.zeros((len(basis), FREE_COUNT, 3, 3))
-    lever[:, 1:] = (globals_ @ rotations.right_jacobian(value[:, 1:]))[:, FREE_JOINTS]
-    vertices = np.empty((len(basis) if skin else 0,) + body.rest_vertices.shape, np.float32)
+    count = len(basis)
+    joints, globals_ = np.empty((count, 24, 3)), np.empty((count, 24, 3, 3))
+    lever = np.zeros((count, FREE_COUNT, 3, 3))
+    _pose(np.ascontiguousarray(coefficients, np.float64), basis, np.asarray(reference, np.float64),
+          np.asarray(reference_transl, np.float64), body.rest_joints, body.parents, joints, globals_, lever)
+    vertices = np.empty((count if skin else 0,) + body.rest_vertices.shape, np.float32)
     if skin:
         _skin(globals_, joints, body.rest_joints, body.rest_vertices, body.weights, body.weight_joints, vertices)
     return Posed(joints, globals_, vertices, lever)
@@ -129,6 +129,36 @@ def _edges(faces: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
+def _pose(coefficients, basis, reference, reference_transl, rest, parents, joints, globals_, lever):
+    """Joints, global rotations and levers at every instant."""
+    count, bodies = len(basis), len(reference)
+    value = np.zeros((count, bodies + 1, 3))
+    for m in range(count):
+        for j in range(bodies + 1):
+            for k in range(basis.shape[1]):
+                for a in range(3):
+                    value[m, j, a] += basis[m, k] * coefficients[j, k, a]
+    local, turned, right = np.empty((count, bodies, 3, 3)), np.empty((bodies, 3, 3)), np.empty((bodies, 3, 3))
+    for m in range(count):
+        rotations.exp_into(value[m, 1:], turned)
+        for j in range(bodies):
+            _product(reference[j], turned[j], local[m, j])
+    _chain(local, reference_transl + value[:, 0], rest, parents, globals_, joints)
+    for m in range(count):
+        rotations.right_jacobian_into(value[m, 1:], False, right)
+        for slot in range(1, lever.shape[1]):
+            j = FREE_JOINTS[slot - 1]
+            _product(globals_[m, j], right[j], lever[m, slot])
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _product(a, b, out):
+    for i in range(3):
+        for j in range(3):
+            out[i, j] = a[i, 0] * b[0, j] + a[i, 1] * b[1, j] + a[i, 2] * b[2, j]
+
+
+@njit(cache=True, nogil=True)
 def _chain(local, transl, rest, parents, globals_, joints):
     for m in range(local.shape[0]):
         for a in range(3):
@@ -150,19 +180,27 @@ def _chain(local, transl, rest, parents, globals_, joints):
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _skin(globals_, joints, rest, vertices, weights, weight_joints, out):
+    """Linear blend skinning: each vertex by the mean of its joints' transforms."""
+    rigid = np.empty((rest.shape[0], 12))  # rows of [R | t - R rest], so that x' = R x + t
     for m in range(globals_.shape[0]):
+        for j in range(rest.shape[0]):
+            g = globals_[m, j]
+            for a in range(3):
+                rigid[j, 4 * a + 3] = joints[m, j, a]
+                for b in range(3):
+                    rigid[j, 4 * a + b] = g[a, b]
+                    rigid[j, 4 * a + 3] -= g[a, b] * rest[j, b]
         for v in range(vertices.shape[0]):
+            vx, vy, vz = vertices[v, 0], vertices[v, 1], vertices[v, 2]
             x = y = z = 0.0
             for i in range(4):
                 w = weights[v, i]
                 if w == 0:
                     continue
-                j = weight_joints[v, i]
-                dx, dy, dz = vertices[v, 0] - rest[j, 0], vertices[v, 1] - rest[j, 1], vertices[v, 2] - rest[j, 2]
-                g = globals_[m, j]
-                x += w * (g[0, 0] * dx + g[0, 1] * dy + g[0, 2] * dz + joints[m, j, 0])
-                y += w * (g[1, 0] * dx + g[1, 1] * dy + g[1, 2] * dz + joints[m, j, 1])
-                z += w * (g[2, 0] * dx + g[2, 1] * dy + g[2, 2] * dz + joints[m, j, 2])
+                r = rigid[np.uint64(weight_joints[v, i])]
+                x += w * (r[0] * vx + r[1] * vy + r[2] * vz + r[3])
+                y += w * (r[4] * vx + r[5] * vy + r[6] * vz + r[7])
+                z += w * (r[8] * vx + r[9] * vy + r[10] * vz + r[11])
             out[m, v, 0] = x
             out[m, v, 1] = y
             out[m, v, 2] = z
