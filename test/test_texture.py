@@ -424,3 +424,13 @@ def test_crop_holds_the_points_it_was_made_for():
     pixels = crop.project(points)
     span = np.ptp(pixels.reshape(-1, 2), axis=0).max()
     assert span == pytest.approx(64 / 1.25) and pixels.min() > 0 and pixels.max() < 63
+
+
+def test_display_mesh_takes_the_colours_of_the_fitted_mesh(model):
+    from blur_motion_ros.nodes.engine import Surface
+
+    display = load_body(lod="display")
+    got = Surface("", "display").coloured(model, skin_colour(model.v_template).astype(np.float32))
+    assert np.abs(got - skin_colour(display.v_template)).mean() < 0.03 and got.shape == display.v_template.shape
+    own = skin_colour(model.v_template)
+    assert Surface("", "fit").coloured(model, own) is own
