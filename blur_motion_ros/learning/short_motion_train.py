@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from blur_motion_ros.data import mocap
-from blur_motion_ros.fit.short_motion import ASSET
+from blur_motion_ros.fit.short_motion import ASSET, LIMB_NAMES
 from blur_motion_ros.learning import short_motion as sm
 from blur_motion_ros.learning import training
 from blur_motion_ros.learning.pose_prior import motion_statistics
@@ -174,8 +174,24 @@ def evaluate(net: sm.ShortMotionNet, data: sm.Windows, offsets: Tensor, count: i
     with torch.no_grad():
         real, motion, duration = data.draw(count, generator)
         kinds = {"test_windows": len(data)}
-        return kinds | directions(net, real, motion, duration, generator) | corrections(
-            net, real, motion, duration, offsets, generator)
+        return (kinds | directions(net, real, motion, duration, generator)
+                | corrections(net, real, motion, duration, offsets, generator)
+                | expectations(net, real, motion, duration, generator))
+
+
+def expectations(net: sm.ShortMotionNet, real: Tensor, motion: Tensor, duration: Tensor, generator: torch.Generator,
+                 noise: float = 0.15) -> dict:
+    """What a pose with `noise` rad of error tells of its motion: direction of moving limbs, honesty of the spread."""
+    turned = sm.rotations_torch.exp(noise * torch.randn(len(real), 21, 3, generator=generator))
+    mean, spread = net.expect(torch.cat([real[:, :1], real[:, 1:] @ turned], 1), duration)
+    unit = (net.sigma[None] * net._ratio(duration))[:, 0]
+    m, v = mean[:, 0] / unit, motion[:, 0] / unit
+    ahead, size = sm.limb_squares(v - m, net.members)
+    back, _ = sm.limb_squares(v + m, net.members)
+    moving = limb_speed(motion, duration) > 1.5
+    out = {f"{name}_direction_expected_right": float((ahead < back)[moving[:, i], i].float().mean())
+           for i, name in enumerate(LIMB_NAMES)}
+    return out | {"expected_residual_over_spread": float((ahead / size / spread**2).sqrt().median())}
 
 
 def directions(net: sm.ShortMotionNet, real: Tensor, motion: Tensor, duration: Tensor,
@@ -187,7 +203,7 @@ def directions(net: sm.ShortMotionNet, real: Tensor, motion: Tensor, duration: T
     out["body_reversed_auc"] = auc(whole, back)
     out["body_direction_chosen_right"] = float((whole > back).float().mean())
     speed = limb_speed(motion, duration)
-    for i, name in enumerate(("trunk", "left_arm", "right_arm", "left_leg", "right_leg")):
+    for i, name in enumerate(LIMB_NAMES):
         flips = torch.zeros(len(motion), 5)
         flips[:, i] = 1
         whole_flip, limb_flip = net.discriminate(real, sm.flip_limbs(motion, flips), duration)
