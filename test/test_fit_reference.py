@@ -12,8 +12,9 @@ from blur_motion_ros.fit import colour, dynamics, image_terms, linear, solver
 from blur_motion_ros.fit.dynamics import Carry, MotionPrior
 from blur_motion_ros.fit.gaussian_terms import PoseGaussian
 from blur_motion_ros.fit.kinematics import pose
-from blur_motion_ros.fit.layout import FREE_JOINTS, WindowLayout
+from blur_motion_ros.fit.layout import FREE_JOINTS, LIMBS, SLOT_OF_JOINT, WindowLayout
 from blur_motion_ros.fit.priors import load_motion_statistics
+from blur_motion_ros.fit.stillness import change_by_limb
 from blur_motion_ros.motion import polynomials, rotations
 from blur_motion_ros.render import raster
 from blur_motion_ros.types import Exposure
@@ -276,6 +277,24 @@ def test_motion_scales_are_interpolated_in_the_logarithm_of_time(duration):
     assert np.allclose(bend[7], np.maximum(np.exp(column) * (duration / inside) ** 2, 1e-4), rtol=1e-12)
     freedom = np.interp(np.log(inside), np.log(windows), statistics.slope_freedom[:, 5])
     assert slope_nu[5] == pytest.approx(freedom, rel=1e-12)
+
+
+def test_changes_by_limb_are_masked_means(window):
+    p = window.problem
+    p.evaluate(window.free)
+    found = change_by_limb(p.body, p.target, p.workspace.frames, 3)
+    joint = p.body.weight_joints[:, 0]
+    owner = np.where(SLOT_OF_JOINT[joint] >= 0, joint, p.body.parents[joint])
+    image = (p.target.value[..., :3] + p.target.background).astype(float)
+    change = np.abs(image[1] - image[0]).mean(-1)
+    vertex = p.workspace.frames.vertex
+    empty = (vertex < 0).all(0) & (p.target.value[..., 3] < 0.05).all(0)
+    assert empty.sum() >= 50
+    for limb, joints in enumerate(LIMBS):
+        mine = ((vertex >= 0) & np.isin(owner[vertex], joints)).any(0)
+        expected = change[mine].mean() / np.median(change[empty]) if mine.sum() >= 12 else np.inf
+        assert found[limb] == pytest.approx(expected, rel=1e-5)
+    assert np.isfinite(found).sum() >= 4
 
 
 def test_colours_equal_sparse_conjugate_gradients(window):

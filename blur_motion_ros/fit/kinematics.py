@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numba import njit
 
-from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, PART_OF_SLOT, SLOT_OF_JOINT
+from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, LIMB_OF_SLOT, PART_OF_SLOT, SLOT_OF_JOINT
 from blur_motion_ros.motion import rotations
 
 
@@ -39,6 +39,15 @@ class FitBody:
         owner = np.repeat(np.arange(len(mask)), np.diff(self.chain_start))
         np.bitwise_or.at(mask, owner, (1 << PART_OF_SLOT[self.chain_slot]).astype(np.uint8))
         return mask
+
+    @cached_property
+    def limbs_of_vertices(self) -> np.ndarray:
+        """[V] bit of the limb (`layout.LIMBS`) of the joint with the largest skin weight; hands and feet: of the joint
+        above them."""
+        joint = self.weight_joints[:, 0]
+        slot = SLOT_OF_JOINT[joint]
+        slot = np.where(slot >= 0, slot, SLOT_OF_JOINT[self.parents[joint]])
+        return (1 << LIMB_OF_SLOT[slot]).astype(np.uint8)
 
     @staticmethod
     def of(rest_vertices: np.ndarray, rest_joints: np.ndarray, weights: np.ndarray, parents: np.ndarray,

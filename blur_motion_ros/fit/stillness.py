@@ -8,17 +8,19 @@ the pixels of the trunk stay the same within noise, the trunk is still; a limb i
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from blur_motion_ros.fit.gaussian_terms import CoefficientPrior
 from blur_motion_ros.fit.image_terms import Target
 from blur_motion_ros.fit.kinematics import FitBody
-from blur_motion_ros.fit.layout import FREE_COUNT, LIMB_OF_SLOT, LIMB_SLOTS, SLOT_OF_JOINT, WindowLayout
+from blur_motion_ros.fit.layout import FREE_COUNT, LIMB_OF_SLOT, LIMB_SLOTS, WindowLayout
 from blur_motion_ros.render.raster import SubFrames
 
 STILL, MOVING = 1.5, 3.0  # ratio of a limb's change to the background's: certainly still below, not still above
 STILL_SPEED = (0.01, 0.05)  # one sigma of what "still" leaves open: m/s of the root, rad/s of a joint
 _LEAST_NOISE = 0.002  # linear light: quantisation
 _LEAST_PIXELS = 12
+_LEAST_EMPTY = 50
 
 
 def still_prior(body: FitBody, layout: WindowLayout, target: Target, frames: SubFrames) -> CoefficientPrior | None:
@@ -43,31 +45,51 @@ def change_by_limb(body: FitBody, target: Target, frames: SubFrames, subframes: 
 
     A limb that shows too few pixels to tell counts as moving.
     """
-    image = target.value[..., :3] + target.background
-    difference = np.abs(np.diff(image, axis=0)).mean(-1)
-    limbs = _limbs_seen(body, frames, subframes)
-    empty = (limbs == 0).all(0) & (target.value[..., 3] < 0.05).all(0)
-    if empty.sum() < 50:
-        return np.full(len(LIMB_SLOTS), np.inf)
-    noise = np.maximum(np.median(difference[:, empty], axis=1), _LEAST_NOISE)
-    out = np.zeros(len(LIMB_SLOTS))
-    for limb in range(len(LIMB_SLOTS)):
-        for pair in range(len(difference)):
-            mine = ((limbs[pair] | limbs[pair + 1]) >> limb & 1) > 0
-            enough = mine.sum() >= _LEAST_PIXELS
-            out[limb] = max(out[limb], difference[pair][mine].mean() / noise[pair] if enough else np.inf)
+    out = np.empty(len(LIMB_SLOTS))
+    _changes(target.value, target.background, frames.vertex, body.limbs_of_vertices, subframes, out)
     return out
 
 
-def _limbs_seen(body: FitBody, frames: SubFrames, subframes: int) -> np.ndarray:
-    """[F, S, S] bits of the limbs that a pixel shows at some instant of the exposure."""
-    owner = np.append(1 << LIMB_OF_SLOT[_nearest_slot(body)], 0)  # the last entry serves empty pixels (vertex -1)
-    bits = owner[frames.vertex].reshape((-1, subframes) + frames.vertex.shape[1:])
-    return np.bitwise_or.reduce(bits, axis=1)
+@njit(cache=True, nogil=True)
+def _changes(value, background, vertex, limbs_of_vertices, subframes, out):
+    count, size = len(value), value.shape[1]
+    seen = np.zeros((count, size, size), np.uint8)  # bits of the limbs that a pixel shows at some instant
+    for m in range(len(vertex)):
+        for y in range(size):
+            for x in range(size):
+                if vertex[m, y, x] >= 0:
+                    seen[m // subframes, y, x] |= limbs_of_vertices[vertex[m, y, x]]
+    out[:] = 0
+    difference, quiet = np.empty((size, size)), np.empty(size * size)
+    for pair in range(count - 1):
+        empty = 0
+        total, pixels = np.zeros(len(out)), np.zeros(len(out), np.int64)
+        for y in range(size):
+            for x in range(size):
+                for c in range(3):
+                    change = (value[pair + 1, y, x, c] + background[pair + 1, y, x, c]
+                              - value[pair, y, x, c] - background[pair, y, x, c])
+                    difference[y, x] = abs(change) / 3 + (difference[y, x] if c else 0.0)
+                for limb in range(len(out)):
+                    if (seen[pair, y, x] | seen[pair + 1, y, x]) >> limb & 1:
+                        total[limb] += difference[y, x]
+                        pixels[limb] += 1
+                if _nobody(seen, value, y, x):
+                    quiet[empty] = difference[y, x]
+                    empty += 1
+        if empty < _LEAST_EMPTY:
+            out[:] = np.inf
+            return
+        noise = max(np.median(quiet[:empty]), _LEAST_NOISE)
+        for limb in range(len(out)):
+            ratio = total[limb] / pixels[limb] / noise if pixels[limb] >= _LEAST_PIXELS else np.inf
+            out[limb] = max(out[limb], ratio)
 
 
-def _nearest_slot(body: FitBody) -> np.ndarray:
-    """[V] the slot of the joint with the largest skin weight (hands and feet: of the joint above them)."""
-    joint = body.weight_joints[:, 0]
-    slot = SLOT_OF_JOINT[joint]
-    return np.where(slot >= 0, slot, SLOT_OF_JOINT[body.parents[joint]])
+@njit(cache=True, nogil=True)
+def _nobody(seen, value, y, x):
+    """Whether no exposure shows the body at a pixel."""
+    for f in range(len(seen)):
+        if seen[f, y, x] or value[f, y, x, 3] >= 0.05:
+            return False
+    return True
