@@ -12,7 +12,7 @@ import numpy as np
 from blur_motion_ros.background import BackgroundModel
 from blur_motion_ros.body import BodyModel, load_body
 from blur_motion_ros.camera.camera import Camera, Crop
-from blur_motion_ros.camera.sampling import crop_map
+from blur_motion_ros.camera.sampling import CropMap, crop_map
 from blur_motion_ros.config import Settings
 from blur_motion_ros.fit.kinematics import FitBody
 from blur_motion_ros.fit.priors import load_pose_prior
@@ -48,6 +48,15 @@ class Seen:
     matted: tuple[Crop, Matte] | None = None  # made once, in the crop of the first window that saw the frame
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """A frame in the window's crop: image and background [S, S, 3] linear light (None: no plate)."""
+
+    sampler: CropMap
+    image: np.ndarray
+    background: np.ndarray | None
+
+
 class Pipeline:
     """One camera, one person. `process` is called with every frame in time order, from one thread."""
 
@@ -64,6 +73,7 @@ class Pipeline:
                                      self.body.parents, self.body.faces)
         self._fit = make_fit(self.settings.fit, self._fit_body(self._betas), self._betas)
         self._window: deque[Seen] = deque(maxlen=self.settings.fit.frames)
+        self._cuts: dict[int, _Cut] = {}  # of this window's frames, by identity
         self._missed = 0
 
     def reset(self) -> None:
@@ -148,6 +158,7 @@ class Pipeline:
         crop = self._crop()
         if crop is None:
             return lost(newest.frame.exposure)
+        self._cuts.clear()
         for i in range(len(self._window)):  # the newest, and those from before the person was found
             if self._window[i].matted is None:
                 self._window[i] = self._matted(self._window[i], crop)
@@ -174,27 +185,35 @@ class Pipeline:
         side = float((high - low).max()) * (1 + 2 * self.settings.fit.margin)
         return Crop.around(newest.camera, 0.5 * (low + high), max(side, 8.0), self.settings.fit.crop_size)
 
+    def _cut(self, seen: Seen, crop: Crop) -> _Cut:
+        """The frame in this window's crop, made once."""
+        cut = self._cuts.get(id(seen.frame))
+        if cut is None:
+            sampler = crop_map(seen.frame.camera, crop)
+            image = sampler.sample(seen.frame.image, self.settings.camera.response)
+            cut = _Cut(sampler, image, None if seen.plate is None else sampler.sample(seen.plate.image))
+            self._cuts[id(seen.frame)] = cut
+        return cut
+
     def _observe(self, seen: Seen, crop: Crop) -> Observation:
-        sampler = crop_map(seen.frame.camera, crop)
-        image = sampler.sample(seen.frame.image, self.settings.camera.response)
-        if seen.plate is None:
+        cut = self._cut(seen, crop)
+        image, background = cut.image, cut.background
+        if background is None:
             nothing = np.zeros(image.shape[:2], np.float32)
             unknown = nothing + UNKNOWN_ALPHA
             return Observation(seen.frame.exposure, crop, image, image, nothing, unknown, seen.measurement)
-        background = sampler.sample(seen.plate.image)
         alpha, sigma = _moved(seen.matted, crop)
-        sigma[~sampler.valid] = UNKNOWN_ALPHA
+        sigma[~cut.sampler.valid] = UNKNOWN_ALPHA
         return Observation(seen.frame.exposure, crop, image, background, alpha, sigma, seen.measurement)
 
     def _matted(self, seen: Seen, crop: Crop) -> Seen:
         """The frame with its matte, made in `crop`."""
         if seen.plate is None:
             return seen
-        sampler = crop_map(seen.frame.camera, crop)
-        image = sampler.sample(seen.frame.image, self.settings.camera.response)
-        noise = sampler.sample(seen.plate.sigma)
-        mask = _person_mask(sampler, seen.measurement)
-        matte = self.matter.matte(image, sampler.sample(seen.plate.image), noise, mask)
+        cut = self._cut(seen, crop)
+        noise = cut.sampler.sample(seen.plate.sigma)
+        mask = _person_mask(cut.sampler, seen.measurement)
+        matte = self.matter.matte(cut.image, cut.background, noise, mask)
         sigma = np.where(noise > UNKNOWN_BACKGROUND, UNKNOWN_ALPHA, matte.sigma).astype(np.float32)
         return replace(seen, matted=(crop, Matte(matte.alpha, sigma)))
 
