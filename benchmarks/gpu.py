@@ -29,8 +29,7 @@ from blur_motion_ros.fit.priors import load_motion_statistics
 from blur_motion_ros.fit.settings import FirstOrderSettings
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.render import raster
-from blur_motion_ros.render.base import Renderer
-from blur_motion_ros.render.nvdiffrast import unavailable
+from blur_motion_ros.render.base import Renderer, RendererError
 from blur_motion_ros.types import Exposure
 
 GRID = {"subframes": (4, 8, 16), "size": (64, 128), "lod": ("fit", "display"), "frames": (2, 4)}
@@ -51,8 +50,10 @@ def main() -> None:
         print(line, flush=True)
         lines.append(line)
 
-    reason = unavailable()
-    gpu = None if reason else render.make("nvdiffrast", "cuda")
+    try:
+        gpu, reason = render.make("nvdiffrast", "cuda"), ""
+    except RendererError as error:
+        gpu, reason = None, str(error)
     say(f"CPU: {processor()}. PyTorch {torch.__version__}. GPU: {gpu_name()}.")
     if reason:
         say(f"No CUDA rows for the renderer: {reason}")
@@ -121,7 +122,7 @@ def drawing(problem: solver.Problem, renderer: Renderer) -> Callable[[], object]
     vertices, faces, colours = (torch.tensor(a, device=renderer.device) for a in
                                 (posed.vertices, problem.body.faces, problem.colours))
     vertices.requires_grad_()
-    k = torch.tensor(problem.target.intrinsics)
+    k = torch.tensor(problem.target.intrinsics, device=renderer.device)
 
     def once() -> None:
         vertices.grad = None

@@ -12,7 +12,7 @@ from synthetic import capsule_body
 from blur_motion_ros.fit import image_terms, solver
 from blur_motion_ros.fit import kinematics_torch as kinematics
 from blur_motion_ros.fit.dynamics import MotionPrior
-from blur_motion_ros.fit.first_order import Shape, renderer_for, solve_first_order
+from blur_motion_ros.fit.first_order import Shape, _Search, renderer_for, solve_first_order
 from blur_motion_ros.fit.gaussian_terms import MEASURED, PoseGaussian
 from blur_motion_ros.fit.kinematics import pose
 from blur_motion_ros.fit.layout import FREE_JOINTS, WindowLayout
@@ -177,6 +177,40 @@ def test_the_gpu_backend_serves_the_first_order_path(scene):
     found = solve_first_order(problem, scene.truth, settings, 4, renderer, colours=True)
     assert found.terms["formation"] < 0.6 * found.history[0] / 1e5
     assert operations.calls == 5 and operations.hashes == 1
+
+
+class Shapes:
+    """`nvdiffrast.torch` on PyTorch's meta device: shapes, devices and the graph, no numbers."""
+
+    def RasterizeCudaContext(self, device=None):
+        return device
+
+    def antialias_construct_topology_hash(self, tri):
+        return tri.device
+
+    def rasterize(self, context, pos, tri, resolution, ranges=None, grad_db=True):
+        assert pos.device == tri.device == context
+        return torch.zeros(len(pos), *resolution, 4, device=pos.device) + 0 * pos.sum(), None
+
+    def interpolate(self, attr, rast, tri):
+        return torch.zeros(rast.shape[:3] + attr.shape[-1:], device=rast.device) + 0 * (attr.sum() + rast.sum()), None
+
+    def antialias(self, color, rast, pos, tri, topology_hash=None, pos_gradient_boost=1.0):
+        assert topology_hash == tri.device
+        return color + 0 * pos.sum()
+
+
+def test_everything_stays_on_the_renderers_device(scene):
+    """On another device than the CPU (meta mixes with it as little as cuda does): losses and gradients are there."""
+    renderer = NvdiffrastRenderer("meta", operations=Shapes())
+    shape = Shape(np.zeros(10), np.zeros((len(scene.colours), 3, 10)), np.zeros((24, 3, 10)))
+    search = _Search(scene.problem(), scene.truth, FirstOrderSettings(), renderer, True, shape)
+    terms = search.terms()
+    names = ("data", "formation", "matting", "background", "polynomial_l1", "polynomial_frobenius", "shape")
+    total = sum(terms[name]() for name in names)
+    total.backward()
+    for tensor in (total, search.step.grad, search.betas.grad, search.colours.grad):
+        assert tensor.device.type == "meta"
 
 
 def test_weights_without_a_term_and_devices_that_are_not_there(scene, monkeypatch):

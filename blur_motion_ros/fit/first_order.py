@@ -183,7 +183,8 @@ class _Search:
             "polynomial_frobenius": lambda: losses.polynomial_frobenius(coefficients),
         }
         if self.problem.layout.degree >= 2:
-            terms["adversarial"] = lambda: losses.adversarial(_short_motion_network(), *state.short_motion())
+            terms["adversarial"] = lambda: losses.adversarial(
+                _short_motion_network(str(self.renderer.device)), *state.short_motion())
         if self.colours.requires_grad:
             terms["texture"] = lambda: losses.colour_smoothness(self.colours, self._edges, state.visible())
         if self.betas is not None:
@@ -195,7 +196,7 @@ class _Search:
         return self.start + step.view(self.start.shape)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.as_tensor(np.array(array, np.float32), device=self.renderer.device)
+        return torch.from_numpy(np.array(array, np.float32)).to(self.renderer.device)
 
     @cached_property
     def body(self) -> TorchBody:
@@ -228,11 +229,15 @@ class _Search:
 
     @cached_property
     def _edges(self) -> Tensor:
-        return torch.as_tensor(self.problem.body.edges, dtype=torch.long, device=self.renderer.device)
+        return torch.from_numpy(self.problem.body.edges.astype(np.int64)).to(self.renderer.device)
 
     @cached_property
     def reference(self) -> Tensor:
         return self._tensor(self.problem.reference)
+
+    @cached_property
+    def intrinsics(self) -> Tensor:
+        return self._tensor(self.problem.target.intrinsics)
 
     @cached_property
     def basis(self) -> Tensor:
@@ -268,8 +273,7 @@ class _State:
         local, value = kinematics.local_rotations(s.reference, self._coefficients, s.basis)
         transl = s._tensor(s.problem.reference_transl) + value
         vertices, _ = kinematics.pose(s.body, local, transl, *s.rest())
-        target = s.problem.target
-        return s.renderer(vertices, s.body.faces, s.colours, torch.as_tensor(target.intrinsics), target.size)
+        return s.renderer(vertices, s.body.faces, s.colours, s.intrinsics, s.problem.target.size)
 
     @cached_property
     def formed(self) -> tuple[Tensor, Tensor]:
@@ -318,7 +322,7 @@ def _free_pose_prior():
 
 
 @lru_cache(maxsize=1)
-def _short_motion_network():
+def _short_motion_network(device: str):
     from blur_motion_ros.fit.short_motion import ShortMotionPrior
 
-    return ShortMotionPrior().network
+    return ShortMotionPrior().network.to(device)

@@ -32,7 +32,7 @@ class TorchBody:
         weights = np.zeros((len(body.rest_vertices), 24), np.float32)
         np.add.at(weights, (np.arange(len(weights))[:, None], body.weight_joints), body.weights)
         return TorchBody(_tensor(body.rest_vertices, device), _tensor(body.rest_joints, device),
-                         _tensor(weights, device), torch.tensor(body.faces, dtype=torch.int32, device=device),
+                         _tensor(weights, device), torch.from_numpy(np.array(body.faces, np.int32)).to(device),
                          tuple(int(p) for p in body.parents), _levels(body.parents))
 
 
@@ -69,7 +69,7 @@ def chain(body: TorchBody, local: Tensor, transl: Tensor, rest: Tensor) -> tuple
 def widen(free: Tensor) -> Tensor:
     """[21, K, 3] -> [25, K, 3] with the joints that are not solved for at rest (`solver.widen`)."""
     out = free.new_zeros((25,) + free.shape[1:])
-    return out.index_copy(0, torch.as_tensor(FREE_ROWS, device=free.device), free)
+    return out.index_copy(0, torch.from_numpy(FREE_ROWS).to(free.device), free)
 
 
 def local_rotations(reference: Tensor, coefficients: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,4 +90,4 @@ def _levels(parents: np.ndarray) -> tuple[tuple[list[int], list[int]], ...]:
 
 
 def _tensor(array: np.ndarray, device: torch.device | str) -> Tensor:
-    return torch.tensor(np.asarray(array), dtype=torch.float32, device=device)
+    return torch.from_numpy(np.array(array, np.float32)).to(device)
