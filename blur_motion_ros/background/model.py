@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numba import njit
 
 from blur_motion_ros import light
 from blur_motion_ros.background.capture import capture_plate
@@ -163,13 +164,8 @@ class BackgroundModel:
         self._drift_image = image
         if self.settings.drift == "none":
             return self._drift
-        rows, columns, cell = self._grid
-        frame, plate = image[rows, columns], self._plate[rows, columns]
-        usable = (self._age[rows, columns] > 0) & (self._person[rows, columns] == FREE)
-        for c in range(3):
-            usable &= (frame[..., c] < 250) & (plate[..., c] < 0.9) & (plate[..., c] > 0.003)
-        frame, plate, cell = self._table[frame[usable]], plate[usable], cell[usable]
-        sigma = self._sigma[rows, columns][usable]
+        frame, plate, sigma, cell = _samples(image, self._plate, self._sigma, self._age, self._person, self._table,
+                                             *self._grid)
         if len(frame) < 50:
             return self._drift
         self._drift = fit_drift(frame, plate, sigma, cell, self.settings.drift == "local")
@@ -270,6 +266,30 @@ def _sample_grid(h: int, w: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     y, x = np.arange(step // 2, h, step), np.arange(step // 2, w, step)
     cell = (y * CELLS[0] // h)[:, None] * CELLS[1] + (x * CELLS[1] // w)[None, :]
     return y[:, None], x[None, :], cell
+
+
+@njit(cache=True, nogil=True)
+def _samples(image, plate, sigma, age, person, table, rows, columns, cells):
+    """What the drift is fitted to: light of the frame and of the plate [N, 3], noise and cell [N] of the grid's pixels
+    that are known, free of people and neither saturated nor black."""
+    most = rows.size * columns.size
+    bright, under = np.empty((most, 3), table.dtype), np.empty((most, 3), plate.dtype)
+    noise, cell = np.empty(most, sigma.dtype), np.empty(most, cells.dtype)
+    n = 0
+    for i in range(rows.size):
+        for j in range(columns.size):
+            y, x = rows[i, 0], columns[0, j]
+            usable = age[y, x] > 0 and person[y, x] == FREE
+            for c in range(3):
+                usable = usable and image[y, x, c] < 250 and 0.003 < plate[y, x, c] < 0.9
+            if not usable:
+                continue
+            for c in range(3):
+                bright[n, c] = table[image[y, x, c]]
+                under[n, c] = plate[y, x, c]
+            noise[n], cell[n] = sigma[y, x], cells[i, j]
+            n += 1
+    return bright[:n], under[:n], noise[:n], cell[:n]
 
 
 def _base_sigma(plate: np.ndarray, noise: np.ndarray, response: str) -> np.ndarray:
