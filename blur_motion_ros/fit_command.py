@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     trajectories = [sample_exposure(pipeline, e, args.samples) for e in estimates]
     save(args.out, estimates, trajectories)
     print(summary(estimates, args.out))
+    if settings.camera.exposure_mode == "estimate":
+        print(f"exposure: {1e3 * estimates[-1].exposures[-1].duration:.1f} ms, estimated from the blur")
     if args.overlay:
         from blur_motion_ros.evaluation.overlay import write_overlay
 

@@ -37,6 +37,8 @@ def fit_recording(recording: Sequence, settings: Settings, hindsight: int = HIND
     """
     settings = replace(settings, camera=replace(settings.camera, response=recording.response),
                        fit=replace(settings.fit, frames=max(settings.fit.frames, hindsight + 1)))
+    if settings.camera.exposure_mode == "estimate" and hindsight > 0:
+        recording, settings = _with_exposures(recording, settings, progress, adapt)
     pipeline = _pipeline(recording, settings, adapt)
     again = Hindsight.of(pipeline.initialiser) if hindsight > 0 else None
     if again is not None:
@@ -82,6 +84,17 @@ def _pipeline(recording: Sequence, settings: Settings, adapt: Callable[[Pipeline
         pipeline.set_background(recording.plate)
     adapt(pipeline)
     return pipeline
+
+
+def _with_exposures(recording: Sequence, settings: Settings, progress: Progress, adapt: Callable[[Pipeline], None]
+                    ) -> tuple[Sequence, Settings]:
+    """The recording with the exposures that a live round over it ends up with, and settings that take them as given."""
+    pipeline = _pipeline(recording, settings, adapt)
+    for frame in progress(recording, "exposure"):
+        pipeline.process(frame)
+    exposures = tuple(pipeline.exposure.scaled(e) for e in recording.exposures)
+    given = replace(settings, camera=replace(settings.camera, exposure_mode="given"))
+    return replace(recording, exposures=exposures), given
 
 
 def _look(pipeline: Pipeline, frame: Frame) -> Look:

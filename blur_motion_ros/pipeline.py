@@ -14,6 +14,7 @@ from blur_motion_ros.body import BodyModel, load_body
 from blur_motion_ros.camera.camera import Camera, Crop
 from blur_motion_ros.camera.sampling import CropMap, crop_map
 from blur_motion_ros.config import Settings
+from blur_motion_ros.fit.exposure_estimate import ExposureEstimator
 from blur_motion_ros.fit.kinematics import FitBody
 from blur_motion_ros.fit.priors import load_pose_prior
 from blur_motion_ros.fit.settings import FitSettings
@@ -72,6 +73,9 @@ class Pipeline:
         self._mean_body = FitBody.of(self.body.rest_vertices(), self.body.rest_joints(), self.body.weights,
                                      self.body.parents, self.body.faces)
         self._fit = make_fit(self.settings.fit, self._fit_body(self._betas), self._betas)
+        self.exposure: ExposureEstimator | None = None
+        if self.settings.camera.exposure_mode == "estimate":
+            self.exposure = self._fit.exposure = ExposureEstimator(self.settings.camera)
         self._window: deque[Seen] = deque(maxlen=self.settings.fit.frames)
         self._cuts: dict[int, _Cut] = {}  # of this window's frames, by identity
         self._missed = 0
@@ -100,6 +104,8 @@ class Pipeline:
         `see` and `fit` may run in two threads, each always in the same one, `see` one frame ahead.
         """
         clock = _Stopwatch(self.timings)
+        if self.exposure is not None:
+            frame = self.exposure.apply(frame)
         if fresh:
             self.initialiser.reset()
         plate = self.background.plate(frame)

@@ -11,6 +11,7 @@ from blur_motion_ros.evaluation import blur_rate as silhouettes
 from blur_motion_ros.fit import colour, linear, solver
 from blur_motion_ros.fit.direction_search import DirectionTracker, escape, image_costs
 from blur_motion_ros.fit.dynamics import Carry, MotionPrior, carry, process_noise
+from blur_motion_ros.fit.exposure_estimate import ExposureEstimator
 from blur_motion_ros.fit.gaussian_terms import MEASURED, PoseGaussian, RotationVectorPrior, Term
 from blur_motion_ros.fit.image_terms import Target, Workspace
 from blur_motion_ros.fit.kinematics import FitBody
@@ -59,6 +60,7 @@ class BlurFit:
         self._statistics = statistics or load_motion_statistics()
         self._buffers: dict[tuple[int, int], Workspace] = {}
         self.directions = DirectionTracker(settings, self._statistics)
+        self.exposure: ExposureEstimator | None = None  # learns from good windows (`camera.exposure_mode=estimate`)
         self.set_body(body, betas)
         self.reset()
 
@@ -212,6 +214,8 @@ class BlurFit:
                                     free_indices(layout.degree), linear.inverse(total), status, blur, rms)
         if status & Status.DIRECTION_UNDECIDED:
             self._last = self.directions.add(self._last, self._reversal_costs(problem, solution.free))
+        if self.exposure is not None and not status & (Status.COLD_START | Status.LOW_BLUR | Status.POOR_FIT):
+            self.exposure.look(problem, solution.free, normal)
         self._seen += 1
         return self._last
 

@@ -57,6 +57,15 @@ class PipelineEngine:
     def timings(self) -> dict[str, float]:
         return self._pipeline.timings
 
+    @property
+    def values(self) -> dict[str, float]:
+        """More for the diagnostics: the estimated exposure, where one is made."""
+        found = self._pipeline.exposure
+        if found is None:
+            return {}
+        return {"exposure_estimate_s": found.duration, "exposure_estimate_sigma_s": found.sigma,
+                "exposure_estimate_share": found.fraction}
+
     def see(self, frame: Frame, fresh: bool) -> Any:
         return self._pipeline.see(frame, fresh)
 

@@ -127,6 +127,7 @@ class FitNode(BaseNode):
                   "latency_since_arrival_ms_p50": arrival50, "latency_since_arrival_ms_p99": arrival99,
                   "latency_since_shutter_closed_ms_p50": stamp50, "latency_since_shutter_closed_ms_p99": stamp99}
         values |= {f"stage_{name}_ms": float(ms) for name, ms in self.worker.timings.items()}
+        values |= self.worker.values
         values |= self.output.last_values
         if self.worker.error:
             return "fit", diagnostics.ERROR, self.worker.error, values

@@ -75,6 +75,7 @@ class FitWorker:
         self.input_rate, self.output_rate = Rate(), Rate()
         self.see_ms, self.fit_ms = Window(), Window()
         self.timings: dict[str, float] = {}
+        self.values: dict[str, float] = {}
         self.error = ""
         self.ready = threading.Event()
         self._handover = Handover()
@@ -155,7 +156,9 @@ class FitWorker:
         estimate = engine.fit(seen)
         self.fit_ms.add(1e3 * (time.perf_counter() - start))
         self.timings = engine.timings.copy()
-        self._deliver(engine, Result(taken.frame, estimate, taken.clock, arrived))
+        self.values = dict(getattr(engine, "values", {}))
+        frame = getattr(seen, "frame", taken.frame)  # its exposure may be an estimate
+        self._deliver(engine, Result(frame, estimate, taken.clock, arrived))
         self.output_rate.tick()
 
     def _run_requests(self, engine: Engine) -> None:
