@@ -163,6 +163,22 @@ def test_mirrored_examples_are_a_consistent_world():
     np.testing.assert_allclose(m.pelvis[..., 0], -e.pelvis[..., 0])
 
 
+def test_rolled_examples_are_what_a_turned_camera_sees():
+    """Turn the camera about its axis, the person in the middle of the picture: features and truth of that scene."""
+    e = vibe_data.examples_of(recordings(1))
+    points = person((0.0, 0.0, 4.0), seed=4)
+    points[:, :2] -= points[[11, 12, 23, 24], :2].mean(0) / points[[11, 12, 23, 24], 2].mean() * points[:, 2:]
+    angle = 0.3
+    turn = Rotation.from_euler("z", angle).as_matrix()
+    a, va = vl.features_of(landmarks(points), CAMERA, 0.03, 0.02, start((0.1, 0.2, 4.0)))
+    b, _ = vl.features_of(landmarks(points @ turn.T), CAMERA, 0.03, 0.02, start(turn @ [0.1, 0.2, 4.0], turn))
+    one = dataclasses.replace(e, features=np.tile(a, (1, 2, 1)))
+    out = vibe_train.rolled(one, np.array([angle]))
+    np.testing.assert_allclose(out.features[0, 0], b, atol=0.01)  # the middle ray is found to a hundredth
+    np.testing.assert_allclose(out.view[0, 0].T @ out.pelvis[0, 0], e.view[0, 0].T @ e.pelvis[0, 0], atol=1e-5)
+    np.testing.assert_allclose(out.view[0, 0].T @ out.rotmat[0, 0, 0], e.view[0, 0].T @ e.rotmat[0, 0, 0], atol=1e-5)
+
+
 # network
 
 def small():
@@ -272,6 +288,16 @@ def test_losses_are_zero_at_the_truth_and_count_metres():
     assert far["depth"] == pytest.approx(np.log(1.1), rel=1e-3) and far["distance"] < 1e-3
 
 
+def test_bone_directions_count_a_reversed_limb_two():
+    joints = torch.from_numpy(load_body().joint_basis[..., 0]).float()
+    directions = vibe_losses.directions(vibe_losses.with_lsp(joints))
+    np.testing.assert_allclose(torch.linalg.norm(directions, dim=-1), 1, atol=1e-3)
+    bent = joints.clone()
+    bent[20] = 2 * joints[18] - joints[20]  # the left forearm points back along the upper arm
+    away = torch.linalg.norm(vibe_losses.directions(vibe_losses.with_lsp(bent)) - directions, dim=-1)
+    assert float(away.max()) == pytest.approx(2, abs=1e-3) and int((away > 1e-6).sum()) == 1
+
+
 def test_likelihood_is_least_at_the_true_spread():
     target = batch()
     p = perfect(target)
@@ -361,6 +387,12 @@ def test_a_run_starts_from_the_weights_of_another(tmp_path):
     assert second.step == 0
     for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(a, b)
+    vibe_train.export(first.model, tmp_path / "first.ts", {})
+    third = trainer(tmp_path / "c", 2)
+    third.start_from(tmp_path / "first.ts")
+    x = torch.randn(1, 3, vl.FEATURES)
+    with torch.no_grad():
+        np.testing.assert_array_equal(third.model.eval()(x)[0].rotmat, first.model.eval()(x)[0].rotmat)
     with pytest.raises(ValueError, match="--init"):
         second.start_from(tmp_path / "nothing.pt")
 

@@ -86,6 +86,26 @@ def test_random_clips_are_smooth_rotations_and_repeat():
     assert a[0].rotvec[:, 4, 0].min() > -0.1  # knees do not bend forwards
 
 
+def test_share_of_invented_clips_is_as_set_and_none_in_plain_sequences():
+    def names(share, plain=False):
+        settings = vibe_motion.MotionSettings(frames=4, invented=share, splice=0.0)
+        return [vibe_motion.draw_sequence([raising_clip()], np.random.default_rng(k), settings, plain).name
+                for k in range(60)]
+
+    assert names(1.0) == ["random"] * 60
+    assert 15 <= names(0.5).count("random") <= 45
+    assert "random" not in names(0.0) + names(1.0, plain=True)
+
+
+def test_places_repeat_by_seed_and_show_something():
+    settings = vibe_motion.MotionSettings(frames=4)
+    for seed in range(4):
+        s = vibe_motion.draw_sequence([raising_clip()], np.random.default_rng(seed), settings)
+        a, b = (vibe_scene.draw_place(np.random.default_rng(seed), s) for _ in range(2))
+        np.testing.assert_array_equal(a, b)
+        assert a.shape == (480, 640, 3) and 0 <= a.min() and a.max() <= 1 and a.std() > 0.005
+
+
 def test_film_blurs_what_moves_and_leaves_the_plate_alone(puppet):
     rng = np.random.default_rng(0)
     settings = vibe_motion.MotionSettings(frames=4, truncated=0.0, perturb=0.0, splice=0.0)

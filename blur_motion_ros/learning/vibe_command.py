@@ -15,13 +15,14 @@ import numpy as np
 from blur_motion_ros.learning.vibe_train import PRIORS, TrainSettings
 
 TEST_SEED = 1_000_003  # seed of the recordings that are only ever evaluated
+MOST_TESTS = 160  # as many as are enough to tell networks 1 mm apart
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     d = TrainSettings()
     parser.add_argument("--data", type=Path, default=Path("vibe_data"), help="folder of recordings")
     parser.add_argument("--record", type=int, default=0, metavar="N",
-                        help="first record N training and N/8 test sequences (existing ones are kept)")
+                        help="first record N training and N/8 (at most 160) test sequences; existing ones are kept")
     parser.add_argument("--record-seed", type=int, default=1, help="seed of the recorded training sequences")
     parser.add_argument("--photos", type=Path, default=None, help="video or folder of pictures used as backgrounds")
     parser.add_argument("--mocap", default=None, help="CMU subset (.npz); default: BLUR_MOTION_MOCAP")
@@ -35,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequences", type=int, default=0, help="use only the first N training sequences (0: all)")
     parser.add_argument("--simulate", type=int, default=0, metavar="N",
                         help="add N unrendered sequences with the noise measured on the recordings")
-    parser.add_argument("--init", type=Path, default=None, help="start from the weights of this run's checkpoint.pt")
+    parser.add_argument("--noise-from", type=int, default=0, metavar="N",
+                        help="measure the noise for --simulate on the first N training sequences (0: all)")
+    parser.add_argument("--init", type=Path, default=None,
+                        help="start from the weights of this run's checkpoint.pt, or of this TorchScript file (.ts)")
     parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--export", type=Path, default=None, help="write TorchScript here (default: OUT/vibe.ts)")
@@ -51,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     trainer = make_trainer(args)
     if args.init is not None:
-        trainer.start_from(args.init / "checkpoint.pt")
+        trainer.start_from(args.init if args.init.suffix == ".ts" else args.init / "checkpoint.pt")
     if args.resume and trainer.resume():
         print(f"resumed at step {trainer.step} of {trainer.settings.steps}")
     seconds = _train(trainer, args.out)
@@ -69,7 +73,7 @@ def record(args: argparse.Namespace) -> None:
     from blur_motion_ros.learning.vibe_data import record as record_sequences
 
     puppet, photos = load_puppet(), load_photos(args.photos)
-    jobs = (("train", args.record, args.record_seed), ("test", max(1, args.record // 8), TEST_SEED))
+    jobs = (("test", min(MOST_TESTS, max(1, args.record // 8)), TEST_SEED), ("train", args.record, args.record_seed))
     for split, count, seed in jobs:
         clips = load_training_clips(split, args.mocap, args.deepmimic)
         steps = record_sequences(clips, puppet, photos, args.data / split, count, seed, plain=split == "test")
@@ -131,8 +135,9 @@ def make_trainer(args: argparse.Namespace):
     train = joined(plain, mirrored(plain))
     clips = load_training_clips("train", args.mocap, args.deepmimic)
     if args.simulate:
-        kept = args.data / f"simulated_{args.simulate}_{args.seed}_{len(recordings)}.npz"
-        train = joined(train, simulated(recordings, clips, args.simulate, args.seed, kept))
+        noisy = recordings.select(np.arange(min(args.noise_from or len(recordings), len(recordings))))
+        kept = args.data / f"simulated_{args.simulate}_{args.seed}_{len(noisy)}.npz"
+        train = joined(train, simulated(noisy, clips, args.simulate, args.seed, kept))
     motion = clip_windows(clips, WINDOW, 25.0, WINDOW // 2)
     return Trainer(settings, train, motion, load_skeleton(), args.out)
 
@@ -141,12 +146,10 @@ def simulated(recordings, clips: list, count: int, seed: int, cache: Path):
     """Examples of motions that were not rendered, seen with the noise of those that were."""
     from blur_motion_ros.body import load_body
     from blur_motion_ros.learning.vibe_data import examples_of
-    from blur_motion_ros.learning.vibe_motion import random_clips
     from blur_motion_ros.learning.vibe_noise import measure, simulate
 
     body = load_body()
     noise, _, _ = measure(recordings, body)
-    clips = clips + random_clips(2 * len(clips) // 3, seed)
     return examples_of(simulate(clips, body, noise, count, seed, recordings.score.shape[1]), cache)
 
 

@@ -14,7 +14,7 @@ from blur_motion_ros.settings import setting
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Released configuration of VIBE as defaults; the last five are ours and off in it."""
+    """Released configuration of VIBE as defaults; the last six are ours and off in it."""
 
     keypoints_2d: float = setting(300.0, "squared error of projected joints, crop spans -1 .. 1", low=0)
     joints_3d: float = setting(300.0, "squared error of root-aligned joints", unit="1/m^2", low=0)
@@ -24,12 +24,16 @@ class LossWeights:
     distance: float = setting(0.0, "mean distance of root-aligned joints (the metric itself)", unit="1/m", low=0)
     velocity: float = setting(0.0, "mean distance of joint steps between frames", unit="1/m", low=0)
     acceleration: float = setting(0.0, "mean distance of joint second differences between frames", unit="1/m", low=0)
+    bones: float = setting(0.0, "mean distance of unit bone directions (a limb pointing the wrong way costs 2)", low=0)
     depth: float = setting(0.0, "absolute error of log depth", low=0)
     likelihood: float = setting(0.0, "Gaussian negative log likelihood of the residuals (trains only log sigma)", low=0)
 
 
 LANDMARK_WEIGHTS = LossWeights(keypoints_2d=4.0, joints_3d=20.0, pose=4.0, shape=0.02, adversarial=0.05, distance=20.0,
-                               velocity=10.0, acceleration=10.0, depth=2.0, likelihood=0.2)
+                               velocity=10.0, acceleration=5.0, bones=3.0, depth=2.0, likelihood=0.2)
+
+
+_BONES = ((16, 17, 18, 19, 1, 2, 4, 5, 7, 8, 0, 24), (18, 19, 20, 21, 4, 5, 7, 8, 10, 11, 12, 25))  # from, to
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ def landmark_losses(p, target: Target, body: Skeleton) -> dict[str, Tensor]:
         "distance": weighted_mean(norm(error), w),
         "velocity": weighted_mean(norm(step), both),
         "acceleration": weighted_mean(norm(step[:, 1:] - step[:, :-1]), three),
+        "bones": weighted_mean(norm(directions(ours) - directions(truth)), w),
         "pose": weighted_mean((p.rotmat - target.rotmat) ** 2, w),
         "shape": weighted_mean((p.shape - target.shape[:, None]) ** 2, w),
         "depth": weighted_mean(log_depth.abs(), w),
@@ -127,6 +132,12 @@ def project(points: Tensor, size: Tensor) -> Tensor:
 def norm(v: Tensor) -> Tensor:
     """Length of [..., 3], differentiable at zero."""
     return ((v * v).sum(-1) + 1e-8).sqrt()
+
+
+def directions(joints: Tensor) -> Tensor:
+    """[..., 26, 3] -> [..., 12, 3] unit vectors of upper arms, forearms, thighs, shins, feet, trunk and head."""
+    bones = joints[..., _BONES[1], :] - joints[..., _BONES[0], :]
+    return bones / norm(bones)[..., None]
 
 
 def huber(x: Tensor, width: float) -> Tensor:

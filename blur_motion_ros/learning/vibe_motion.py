@@ -24,10 +24,11 @@ class MotionSettings:
     """What is drawn at random for every training sequence."""
 
     frames: int = setting(32, "frames per sequence", low=2, high=1000)
-    splice: float = setting(0.3, "share of sequences whose upper body comes from another clip", low=0, high=1)
-    perturb: float = setting(0.5, "share of sequences with smooth random offsets on the joints", low=0, high=1)
-    slowest: float = setting(0.8, "least playback speed", low=0.1, high=5)
-    fastest: float = setting(1.6, "greatest playback speed", low=0.1, high=5)
+    invented: float = setting(0.35, "share of clips that nobody recorded: ways between random poses", low=0, high=1)
+    splice: float = setting(0.35, "share of sequences whose upper body comes from another clip", low=0, high=1)
+    perturb: float = setting(0.6, "share of sequences with smooth random offsets on the joints", low=0, high=1)
+    slowest: float = setting(0.7, "least playback speed", low=0.1, high=5)
+    fastest: float = setting(2.0, "greatest playback speed", low=0.1, high=5)
     near: float = setting(2.0, "nearest camera", unit="m", low=0.5, high=50)
     far: float = setting(8.0, "farthest camera", unit="m", low=0.5, high=50)
     truncated: float = setting(0.12, "share of sequences that may leave the picture", low=0, high=1)
@@ -104,22 +105,26 @@ def draw_sequence(clips: Sequence[MotionClip], rng: np.random.Generator,
 
 def _draw_motion(clips: Sequence[MotionClip], span: float, speed: float, rng: np.random.Generator,
                  settings: MotionSettings, plain: bool) -> RandomMotion:
-    clip, start = _draw_clip(clips, span * speed, rng, plain)
+    invented = 0.0 if plain else settings.invented
+    clip, start = _draw_clip(clips, span * speed, rng, plain, invented)
     upper, upper_start = None, 0.0
     if not plain and rng.random() < settings.splice:
-        upper, upper_start = _draw_clip(clips, span * speed, rng, plain)
+        upper, upper_start = _draw_clip(clips, span * speed, rng, plain, invented)
     waves = 0 if plain or rng.random() > settings.perturb else 3
     scale = np.zeros((24, 1))
     for joint, size in {**_ARMS, **_BODY}.items():
         scale[joint] = size
-    amplitude = rng.standard_normal((waves, 24, 3)) * scale * rng.uniform(0.2, 1.0)
+    amplitude = rng.standard_normal((waves, 24, 3)) * scale * rng.uniform(0.2, 1.3)
     return RandomMotion(clip, start, speed, upper, upper_start, amplitude, np.array([0.1, 0.5, 1.1])[:waves] *
                         rng.uniform(0.6, 1.4, waves), rng.uniform(0, 2 * np.pi, (waves, 24, 3)))
 
 
-def _draw_clip(clips: Sequence[MotionClip], span: float, rng: np.random.Generator,
-               plain: bool) -> tuple[MotionClip, float]:
-    """A clip with chance proportional to its duration (a short clip holds its last frame), and a start in it."""
+def _draw_clip(clips: Sequence[MotionClip], span: float, rng: np.random.Generator, plain: bool,
+               invented: float = 0.0) -> tuple[MotionClip, float]:
+    """A clip with chance proportional to its duration (a short clip holds its last frame), and a start in it; or,
+    with chance `invented`, a new random one."""
+    if invented and rng.random() < invented:
+        return _random_clip(rng, "random", span + 0.1, 60.0), 0.0
     weight = np.array([max(c.duration, 0.5) ** 0.7 for c in clips])  # the power lets rare actions be seen more
     clip = clips[rng.choice(len(clips), p=weight / weight.sum())]
     if not plain and rng.random() < 0.5:

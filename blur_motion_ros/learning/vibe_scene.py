@@ -191,6 +191,20 @@ def draw_plate(rng: np.random.Generator, photos: list[np.ndarray]) -> np.ndarray
     return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 2.0)).clip(0, 1)
 
 
+def draw_place(rng: np.random.Generator, sequence: Sequence3D) -> np.ndarray:
+    """A textured room or yard around the person, seen by the sequence's camera: [480, 640, 3] float32 linear light."""
+    from blur_motion_ros.data.synth.plates import random_room, random_yard, view
+    from blur_motion_ros.data.synth.scene import random_light
+
+    eye, r = sequence.camera_position, sequence.camera_from_world
+    _, pelvis = sequence.motion.at(sequence.middle[:1])
+    reach = float(np.linalg.norm(eye - pelvis[0])) + 0.5
+    place = (random_room if rng.random() < 0.6 else random_yard)(rng, pelvis[0] * [1, 0, 1], reach)
+    sun, share, colour = random_light(rng, float(rng.uniform(0.6, 1.2)))
+    plate = view(place, r, -r @ eye, sequence.K, (WIDTH, HEIGHT), sun, share, supersample=1).plate
+    return (plate * colour.astype(np.float32)).clip(0, 1)
+
+
 def normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Unit vertex normals [V, 3] of an outward-wound mesh."""
     a, b, c = (vertices[faces[:, i]] for i in range(3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -42,6 +43,8 @@ class TrainSettings:
     prior_weight: float = setting(0.02, "weight of MPoser's latent norm", low=0)
     prior_steps: int = setting(600, "steps of training MPoser before it judges", low=1)
     noise: float = setting(1.0, "strength of the added landmark noise (1 = as measured)", low=0, high=10)
+    roll: float = setting(0.1, "standard deviation of the turn about the view axis given to every sequence", unit="rad",
+                          low=0, high=3)
     half: bool = setting(True, "multiply in bfloat16 (twice as fast on processors that have it)")
     seed: int = setting(0, "seed of weights and batches", low=0)
     checkpoint: int = setting(250, "steps between checkpoints", low=1)
@@ -146,9 +149,15 @@ class Trainer:
         (self.out / "checkpoint.part").replace(self.out / "checkpoint.pt")
 
     def start_from(self, path: Path) -> None:
-        """Take the encoder's (and, of the same kind, the judge's) weights of another run; the step count stays 0."""
+        """Take the encoder's (and, of the same kind, the judge's) weights of another run; the step count stays 0.
+
+        path: a checkpoint, or the TorchScript file exported from one (then the scale of the inputs is its own too).
+        """
         if not path.is_file():
-            raise ValueError(f"{path}: no such file; --init takes the --out folder of an earlier run")
+            raise ValueError(f"{path}: no such file; --init takes the --out folder of an earlier run, or its .ts file")
+        if path.suffix == ".ts":
+            self.model.load_state_dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+            return
         data = torch.load(path, weights_only=True)
         self.model.load_state_dict(data["model"])
         if self.judge is not None and json.loads(data["settings"])["prior"] == self.settings.prior:
@@ -219,8 +228,31 @@ def draw_batch(e: Examples, s: TrainSettings, rng: np.random.Generator) -> tuple
     """Random sequences as tensors; measured-scale noise, a common scale error and landmark drop-outs on the inputs."""
     i = rng.integers(0, len(e.features), s.batch)
     t = torch.from_numpy
-    target = losses.Target(t(e.rotmat[i]), t(e.betas[i]), t(e.pelvis[i]), t(e.size[i]), t(e.view[i]), t(e.weight[i]))
-    return t(disturb(e.features[i], s.noise, rng)), target
+    batch = dataclasses.replace(e, **{f.name: getattr(e, f.name)[i] for f in dataclasses.fields(e)})
+    if s.roll > 0:
+        batch = rolled(batch, s.roll * rng.standard_normal(s.batch))
+    target = losses.Target(t(batch.rotmat), t(batch.betas), t(batch.pelvis), t(batch.size), t(batch.view),
+                           t(batch.weight))
+    return t(disturb(batch.features, s.noise, rng)), target
+
+
+def rolled(e: Examples, angle: np.ndarray) -> Examples:
+    """The examples as a camera turned by `angle` [S] rad about every view's axis sees them."""
+    c, s = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    turn = np.zeros((len(angle), 1, 3, 3), np.float32)
+    turn[:, 0, 0, 0], turn[:, 0, 0, 1], turn[:, 0, 1, 0], turn[:, 0, 1, 1], turn[:, 0, 2, 2] = c, -s, s, c, 1
+    flat = turn[..., :2, :2]
+    x = e.features.copy()
+    head = x.shape[:2]
+    x[..., :66] = (x[..., :66].reshape(head + (33, 2)) @ np.swapaxes(flat, -1, -2)).reshape(head + (66,))
+    x[..., 66:165] = (x[..., 66:165].reshape(head + (33, 3)) @ np.swapaxes(turn, -1, -2)).reshape(head + (99,))
+    for place in (slice(199, 201), slice(359, 361)):  # bearing, and the registered place across the view
+        x[..., place] = (flat @ x[..., place, None])[..., 0]
+    x[..., 204:210] = (turn @ x[..., 204:210].reshape(head + (3, 2))).reshape(head + (6,))
+    rotmat = e.rotmat.copy()
+    rotmat[:, :, 0] = turn @ rotmat[:, :, 0]
+    return dataclasses.replace(e, features=x, rotmat=rotmat, view=turn @ e.view,
+                               pelvis=(turn @ e.pelvis[..., None])[..., 0])
 
 
 def disturb(features: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
