@@ -378,3 +378,14 @@ def test_spread_is_trained_to_be_honest():
     cost = torch.stack([(0.5 * (nu + size) * torch.log1p(squared / (nu * s**2)) + size * torch.log(s)).mean(0)
                         for s in grid])
     assert torch.allclose(grid[cost.argmin(0)], torch.full((5,), 0.7), atol=0.08)
+
+
+def test_setting_switches_the_prior_of_cold_windows():
+    from blur_motion_ros.fit.cold_start import ColdStartFit
+    from blur_motion_ros.fit.settings import FitSettings
+    from blur_motion_ros.fit.window import BlurFit
+    from blur_motion_ros.pipeline import make_fit
+    body = _cold_fit(_Swing()).body
+    if runtime.ASSET.is_file():
+        assert isinstance(make_fit(FitSettings(), body, np.zeros(10)), ColdStartFit), "on by default"
+    assert type(make_fit(FitSettings(short_motion=False), body, np.zeros(10))) is BlurFit
