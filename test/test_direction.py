@@ -148,7 +148,6 @@ def stream():
 
     def pushed(observations, layout, start):
         free = start.free.copy()
-        free[:, 1] += rng.normal(0, 0.02, free[:, 1].shape)
         free[SHOULDER, 1, 2] += rng.choice([-0.15, 0.15])
         return plain(observations, layout, replace(start, free=free))
 
@@ -163,7 +162,7 @@ def directions_of(body: MovingBody, estimates: list[MotionEstimate], joint: int 
     for e in estimates:
         t = e.exposures[-1].middle
         v, w = sample(e, body.body, np.array([t])).linear_velocity[0, joint, :2], body.velocity(t)[joint, :2]
-        out.append(np.sign(v @ w) if np.linalg.norm(w) > 0.7 else 0)
+        out.append(np.sign(v @ w) if np.linalg.norm(w) > 1.3 else 0)
     return np.array(out)
 
 
@@ -192,8 +191,8 @@ def test_frames_in_reversed_order_come_out_reversed(stream):
     back = in_hindsight([e for e, _ in mirrored], mirrored, fit.settings)
     for a, b in zip(ahead, reversed(back), strict=True):
         v, w = (sample(e, body.body, np.array([e.exposures[-1].middle])).linear_velocity[0, 20, :2] for e in (a, b))
-        if np.linalg.norm(v) > 0.3:
-            assert v @ w < 0, (v, w)
+        if np.linalg.norm(v) > 1.3:  # near the turning points there is nothing to tell
+            assert v @ w < -0.5 * (v @ v), (v, w)
 
 
 def test_an_isolated_exposure_is_undecided_and_covers_both_ends(stream):
@@ -204,12 +203,16 @@ def test_an_isolated_exposure_is_undecided_and_covers_both_ends(stream):
     plain = fit.directions.record[0][0]
     at = np.array([first.start, first.end])
     here, there = sample(first, body.body, at), sample(direction.reverse_limbs(first, arm), body.body, at)
-    distance = there.positions[:, 20, :2] - here.positions[:, 20, :2]
-    assert np.linalg.norm(distance, axis=1).min() > 0.05
+    sure = sample(plain, body.body, at)
     for end in range(2):
-        covariance = here.position_covariance[end, 20, :2, :2]
-        assert distance[end] @ np.linalg.solve(covariance, distance[end]) < 2.0**2
-    added = here.position_covariance - sample(plain, body.body, at).position_covariance
+        apart = (there.positions - here.positions)[end, 20, :2]
+        assert np.linalg.norm(apart) > 0.03
+        assert apart @ np.linalg.solve(here.position_covariance[end, 20, :2, :2], apart) < 2.0**2
+        faster = (there.linear_velocity - here.linear_velocity)[end, 20, :2]
+        assert faster @ np.linalg.solve(here.velocity_covariance[end, 20, :2, :2], faster) < 2.0**2
+        before = faster @ np.linalg.solve(sure.velocity_covariance[end, 20, :2, :2], faster)
+        assert before > 2 * faster @ np.linalg.solve(here.velocity_covariance[end, 20, :2, :2], faster)
+    added = here.position_covariance - sure.position_covariance
     assert np.abs(added[:, 8]).max() < 0.1 * np.abs(added[:, 20]).max()  # doubt stays with its limb
 
 
@@ -249,6 +252,33 @@ def test_reversal_inside_a_window_turns_the_bend():
     late = layout.basis[-4:] @ (one[SHOULDER] - free[SHOULDER])
     assert np.abs(early).max() < np.abs(late).max()
     assert (np.delete(turned, SHOULDER, 0) == 0).all()
+
+
+def test_on_a_moving_trunk_the_image_tells_how_a_limb_runs_against_it():
+    """Both reversed looks like neither; the arm against the body costs, and as much as its own rendering says."""
+    body = MovingBody(swinging(16, 2, 0.6, 1.5, drift=3.0))
+    kept = []
+
+    class Watched(BlurFit):
+        def _reversal_costs(self, problem, free):
+            free = np.zeros_like(free)
+            free[0, 1, 0], free[SHOULDER, 1, 2] = 0.5 * 3.0 * 0.9 * PERIOD, 0.3
+            predicted = problem.evaluate(free).predicted
+            problem = replace(problem, target=replace(problem.target, value=predicted))
+            costs = super()._reversal_costs(problem, free)
+            kept.append((costs, problem, free))
+            return costs
+
+    fit = Watched(FitSettings(inflation=0.0, frames=1), body.body, np.zeros(10))
+    fit._colours[:] = body.colours
+    fit.update((body.observation(0),))
+    costs, problem, free = kept[0]
+    arm = np.array([0, 0, 1, 0, 0, 0])
+    at = {tuple(s): c for s, c in zip(STATES, costs, strict=True)}
+    assert at[(0,) * 6] == pytest.approx(at[(1,) * 6]) == pytest.approx(0.0)
+    against = 0.5 * problem.data_weight * problem.evaluate(direction.reverse_free(free, arm)).error.cost
+    assert at[tuple(arm)] == pytest.approx(against, rel=1e-6) and against > 0.3
+    assert at[tuple(1 - arm)] == pytest.approx(against, rel=1e-6)
 
 
 def test_nothing_moves_nothing_is_doubted():

@@ -69,24 +69,19 @@ def directed(estimate: MotionEstimate, found: direction.Directions, index: int, 
 def image_costs(problem: solver.Problem, free: np.ndarray) -> np.ndarray:
     """[64] negative log-likelihood of the image for every combination of reversed limbs (`direction.STATES`).
 
-    A limb that turns on a resting trunk looks the same both ways; on a moving one it does not. Twelve renderings
-    (trunk kept or reversed, with each other limb or none) are summed up as if limbs did not cover each other.
-    Window: one exposure.  Draws into the problem's workspace.
+    A limb that turns on a resting trunk looks the same both ways; on a moving one it does not. What counts is the way
+    it runs against the trunk's: both reversed is neither reversed. Each limb is rendered once, reversed alone, and the
+    changes are summed up as if limbs did not cover each other. Window: one exposure. Draws into its workspace.
     """
     moves = direction.moving(free)
-    trunk = STATES[:, 0]
-    out = np.zeros(len(STATES))
-    if not moves[0]:  # reversing any limb leaves its average as it is
-        return out
-    for way in (0, 1):
-        turned = np.eye(LIMB_COUNT)[0] * way
-        base = _image_cost(problem, free, turned)
-        here = trunk == way
-        out[here] += base
+    change = np.zeros(LIMB_COUNT)
+    if moves[0]:  # otherwise reversing a limb leaves its average as it is
+        limbs = np.eye(LIMB_COUNT)
+        own = _image_cost(problem, free, 0 * limbs[0])
         for limb in np.flatnonzero(moves[1:]) + 1:
-            change = _image_cost(problem, free, turned + np.eye(LIMB_COUNT)[limb]) - base
-            out[here] += change * STATES[here, limb]
-    return out - out.min()
+            change[limb] = _image_cost(problem, free, limbs[limb]) - own
+    costs = (STATES != STATES[:, :1]) @ change
+    return costs - costs.min()
 
 
 def _image_cost(problem: solver.Problem, free: np.ndarray, limbs: np.ndarray) -> float:
