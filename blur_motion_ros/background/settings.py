@@ -9,6 +9,8 @@ from blur_motion_ros.settings import setting
 
 @dataclass(frozen=True)
 class BackgroundSettings:
+    """The clean plate: where it comes from and how it follows the light."""
+
     plate: str = setting("", "image file of the empty scene; empty: capture it or let it be learned")
     learn: bool = setting(True, "keep learning the plate where no person is")
     drift: str = setting("local", "brightness changes followed: none; gain: one gain and offset per colour;"

@@ -9,6 +9,8 @@ from blur_motion_ros.settings import setting
 
 @dataclass(frozen=True)
 class CameraSettings:
+    """What the camera does to light and time."""
+
     response: str = setting("srgb", "how code values relate to light: srgb, linear, or a gamma such as 2.2")
     exposure: float = setting(0.0, "time the shutter is open per frame; 0 = use duty", unit="s", low=0.0, high=1.0)
     duty: float = setting(0.9, "open share of the frame period, used when exposure is 0", low=0.01, high=1.0)

@@ -9,6 +9,8 @@ from blur_motion_ros.settings import setting
 
 @dataclass(frozen=True)
 class MattingSettings:
+    """The person's share of every pixel (alpha)."""
+
     method: str = setting("difference", "difference: background difference (CPU); network: Background-Matting-V2 file; "
                           "fused: both", choices=("difference", "network", "fused"))
     model: str = setting("", "network file (.onnx or TorchScript .pt) for the methods network and fused; empty: the "
