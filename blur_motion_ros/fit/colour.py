@@ -5,6 +5,8 @@ Here: what every colouring of the surface shares, and the online path's colours 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numba import njit
 from scipy import sparse
@@ -27,8 +29,36 @@ def solve_colours(body: FitBody, vertices: np.ndarray, frames: SubFrames, target
     samples = 3 * int((frames.face >= 0).sum())
     rows = _blurred_rows(vertices, body.faces, np.asarray(target.intrinsics, np.float32), frames.face, frames.box,
                          len(alpha), target.size, samples)
-    return _solve(*rows, agreement(target, alpha), light_of_body(target, alpha), body.edges,
-                  np.asarray(colours, np.float64), smoothness, iterations).astype(np.float32)
+    weight, start = agreement(target, alpha), np.asarray(colours, np.float64)
+    right, diagonal = _right_side(*rows, weight, light_of_body(target, alpha), len(colours))
+    keep = 1e-3 * float(diagonal.sum()) / len(colours)
+    system = _System(*rows, weight, body.edges, smoothness, keep, diagonal)
+    return np.clip(conjugate_gradient(system, right + keep * start, start, iterations), 0, 1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _System:
+    """A' W A + smoothness L + keep, as an operator on [V, 3]; A in compressed rows (see `_blurred_rows`)."""
+
+    pixels: np.ndarray
+    start: np.ndarray
+    columns: np.ndarray
+    values: np.ndarray
+    weight: np.ndarray
+    edges: np.ndarray
+    smoothness: float
+    keep: float
+    data_diagonal: np.ndarray
+
+    def __matmul__(self, x: np.ndarray) -> np.ndarray:
+        out = np.empty(x.shape)
+        _apply(self.pixels, self.start, self.columns, self.values, self.weight, self.edges, self.smoothness, self.keep,
+               np.asarray(x, np.float64), out)
+        return out
+
+    def diagonal(self) -> np.ndarray:
+        degree = np.bincount(self.edges.reshape(-1), minlength=len(self.data_diagonal))
+        return self.data_diagonal + self.smoothness * degree + self.keep
 
 
 def light_of_body(target: Target, alpha: np.ndarray) -> np.ndarray:
@@ -117,43 +147,20 @@ def _blurred_rows(vertices, faces, k, face, box, count, size, samples):
 
 
 @njit(cache=True, nogil=True)
-def _solve(pixels, start, columns, values, agree, wanted, edges, colours, smoothness, iterations):
-    """Jacobi-preconditioned conjugate gradients on (A' W A + smoothness L + keep) x = A' W wanted + keep colours."""
-    diagonal, right = np.zeros(len(colours)), np.zeros(colours.shape)
-    total = 0.0
+def _right_side(pixels, start, columns, values, weight, wanted, count):
+    """A' W wanted [V, 3] and the diagonal of A' W A [V]."""
+    right, diagonal = np.zeros((count, 3)), np.zeros(count)
     for r in range(len(pixels)):
-        w = agree[pixels[r]]
+        w = weight[pixels[r]]
         for e in range(start[r], start[r + 1]):
-            v = columns[e]
-            diagonal[v] += w * values[e] * values[e]
-            total += w * values[e] * values[e]
+            diagonal[columns[e]] += w * values[e] * values[e]
             for c in range(3):
-                right[v, c] += w * values[e] * wanted[pixels[r], c]
-    keep = 1e-3 * total / len(colours)
-    for e in range(len(edges)):
-        for i in range(2):
-            diagonal[edges[e, i]] += smoothness
-    inverse = 1.0 / np.maximum(diagonal + keep, 1e-12).reshape(-1, 1)
-    x, q = colours.copy(), np.empty(colours.shape)
-    _apply(pixels, start, columns, values, agree, edges, smoothness, keep, x, q)
-    rest = right + keep * colours - q
-    z = inverse * rest
-    p = z.copy()
-    old = (rest * z).sum(0)
-    for _ in range(iterations):
-        _apply(pixels, start, columns, values, agree, edges, smoothness, keep, p, q)
-        step = old / np.maximum((p * q).sum(0), 1e-20)
-        x += step * p
-        rest -= step * q
-        z = inverse * rest
-        new = (rest * z).sum(0)
-        p = z + (new / np.maximum(old, 1e-20)) * p
-        old = new
-    return np.minimum(np.maximum(x, 0.0), 1.0)
+                right[columns[e], c] += w * values[e] * wanted[pixels[r], c]
+    return right, diagonal
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _apply(pixels, start, columns, values, agree, edges, smoothness, keep, x, out):
+def _apply(pixels, start, columns, values, weight, edges, smoothness, keep, x, out):
     """out = (A' W A + smoothness L + keep) x, without forming the product."""
     for v in range(x.shape[0]):
         for c in range(3):
@@ -171,8 +178,8 @@ def _apply(pixels, start, columns, values, agree, edges, smoothness, keep, x, ou
             red += w * x[v, 0]
             green += w * x[v, 1]
             blue += w * x[v, 2]
-        weight = agree[pixels[r]]
-        red, green, blue = weight * red, weight * green, weight * blue
+        light = weight[pixels[r]]
+        red, green, blue = light * red, light * green, light * blue
         for e in range(start[r], start[r + 1]):
             v, w = columns[e], values[e]
             out[v, 0] += w * red

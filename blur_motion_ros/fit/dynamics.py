@@ -135,7 +135,8 @@ def carry(layout: WindowLayout, reference: np.ndarray, reference_transl: np.ndar
     turned = reference.copy()
     turned[FREE_JOINTS] = reference[FREE_JOINTS] @ rotations.exp(value[1:])
     moved = np.einsum("sab,osb->osa", blocks, np.einsum("ok,ska->osa", rows, without) - np.stack([value, 0 * rate]))
-    state = _of_state(covariance, rows, blocks) + np.diag(noise.reshape(-1))
+    state = _of_state(covariance, rows, blocks)
+    state = 0.5 * (state + state.T) + np.diag(noise.reshape(-1))
     return Carry(time, turned, reference_transl + value[0], moved, np.einsum("sab,sb->sa", blocks, rate), state)
 
 
@@ -220,4 +221,4 @@ def _of_state(covariance, rows, blocks):
                             for c in range(3):
                                 total += half[a, c] * blocks[u, b, c]
                             out[(o * slots + s) * 3 + a, (p * slots + u) * 3 + b] = total
-    return 0.5 * (out + out.T)
+    return out

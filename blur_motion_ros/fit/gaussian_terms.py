@@ -139,8 +139,10 @@ class RotationVectorPrior:
 def _pose_error(free, basis, reference, reference_transl, rotation, transl):
     """Estimate minus measurement [21, 3], in the measurement's tangent, and the motion's value there [21, 3]."""
     value = np.zeros((FREE_COUNT, 3))
-    for k in range(len(basis)):
-        value += basis[k] * free[:, k]
+    for slot in range(FREE_COUNT):
+        for k in range(len(basis)):
+            for a in range(3):
+                value[slot, a] += basis[k] * free[slot, k, a]
     turned = np.empty((FREE_COUNT, 3, 3))
     rotations.exp_into(value, turned)
     apart = np.empty((FREE_COUNT - 1, 3, 3))
@@ -154,15 +156,27 @@ def _pose_error(free, basis, reference, reference_transl, rotation, transl):
                         total += rotation[joint, c, a] * reference[joint, c, d] * turned[slot, d, b]
                 apart[slot - 1, a, b] = total
     error = np.empty((FREE_COUNT, 3))
-    error[0] = reference_transl + value[0] - transl
+    for a in range(3):
+        error[0, a] = reference_transl[a] + value[0, a] - transl[a]
     rotations.log_into(apart, error[1:])
     return error, value
 
 
 @njit(cache=True, nogil=True)
 def _pose_squared(free, basis, reference, reference_transl, rotation, transl, information):
-    error = _pose_error(free, basis, reference, reference_transl, rotation, transl)[0].reshape(-1)
-    return np.dot(error, np.dot(information, error))
+    error, _ = _pose_error(free, basis, reference, reference_transl, rotation, transl)
+    return _pull(information, error.reshape(-1))[1]
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _pull(information, error):
+    """I e [63] and e' I e."""
+    pull, squared = np.zeros(len(error)), 0.0
+    for i in range(len(error)):
+        for j in range(len(error)):
+            pull[i] += information[i, j] * error[j]
+        squared += error[i] * pull[i]
+    return pull, squared
 
 
 @njit(cache=True, nogil=True)
@@ -170,8 +184,8 @@ def _add_pose_normal(free, basis, reference, reference_transl, rotation, transl,
                      gradient):
     """H += w B' I B (x) b b', g -= w B' I e (x) b: B maps changes of the coefficients' value to changes of e."""
     error, value = _pose_error(free, basis, reference, reference_transl, rotation, transl)
-    pull = np.dot(information, error.reshape(-1))
-    weight = 1 / (1 + np.dot(error.reshape(-1), pull) / cutoff) ** 2
+    pull, squared = _pull(information, error.reshape(-1))
+    weight = 1 / (1 + squared / cutoff) ** 2
     inverse, forward = np.empty((FREE_COUNT, 3, 3)), np.empty((FREE_COUNT, 3, 3))
     rotations.right_jacobian_into(error, True, inverse)
     rotations.right_jacobian_into(value, False, forward)

@@ -45,45 +45,45 @@ def change_by_limb(body: FitBody, target: Target, frames: SubFrames, subframes: 
 
     A limb that shows too few pixels to tell counts as moving.
     """
-    out = np.empty(len(LIMB_SLOTS))
-    _changes(target.value, target.background, frames.vertex, body.limbs_of_vertices, subframes, out)
-    return out
+    pairs = len(target.value) - 1
+    total, pixels = np.zeros((pairs, len(LIMB_SLOTS))), np.zeros((pairs, len(LIMB_SLOTS)))
+    quiet = np.empty((pairs, target.size**2))
+    empty = _changes(target.value, target.background, frames.vertex, body.limbs_of_vertices, subframes, total, pixels,
+                     quiet)
+    if empty < _LEAST_EMPTY:
+        return np.full(len(LIMB_SLOTS), np.inf)
+    noise = np.maximum(np.median(quiet[:, :empty], axis=1), _LEAST_NOISE)[:, None]
+    return np.where(pixels >= _LEAST_PIXELS, total / np.maximum(pixels, 1) / noise, np.inf).max(0)
 
 
 @njit(cache=True, nogil=True)
-def _changes(value, background, vertex, limbs_of_vertices, subframes, out):
-    count, size = len(value), value.shape[1]
-    seen = np.zeros((count, size, size), np.uint8)  # bits of the limbs that a pixel shows at some instant
+def _changes(value, background, vertex, limbs_of_vertices, subframes, total, pixels, quiet):
+    """Add up, for each pair of exposures, every limb's change and pixels [P, 6]; list the change where nobody is ever
+    seen, quiet [P, ...]. Returns how many such pixels there are."""
+    size = value.shape[1]
+    seen = np.zeros((len(value), size, size), np.uint8)  # bits of the limbs that a pixel shows at some instant
     for m in range(len(vertex)):
         for y in range(size):
             for x in range(size):
                 if vertex[m, y, x] >= 0:
                     seen[m // subframes, y, x] |= limbs_of_vertices[vertex[m, y, x]]
-    out[:] = 0
-    difference, quiet = np.empty((size, size)), np.empty(size * size)
-    for pair in range(count - 1):
-        empty = 0
-        total, pixels = np.zeros(len(out)), np.zeros(len(out), np.int64)
-        for y in range(size):
-            for x in range(size):
+    empty = 0
+    for y in range(size):
+        for x in range(size):
+            nobody = _nobody(seen, value, y, x)
+            for pair in range(len(value) - 1):
+                change = 0.0
                 for c in range(3):
-                    change = (value[pair + 1, y, x, c] + background[pair + 1, y, x, c]
-                              - value[pair, y, x, c] - background[pair, y, x, c])
-                    difference[y, x] = abs(change) / 3 + (difference[y, x] if c else 0.0)
-                for limb in range(len(out)):
+                    change += abs(value[pair + 1, y, x, c] + background[pair + 1, y, x, c]
+                                  - value[pair, y, x, c] - background[pair, y, x, c]) / 3
+                for limb in range(total.shape[1]):
                     if (seen[pair, y, x] | seen[pair + 1, y, x]) >> limb & 1:
-                        total[limb] += difference[y, x]
-                        pixels[limb] += 1
-                if _nobody(seen, value, y, x):
-                    quiet[empty] = difference[y, x]
-                    empty += 1
-        if empty < _LEAST_EMPTY:
-            out[:] = np.inf
-            return
-        noise = max(np.median(quiet[:empty]), _LEAST_NOISE)
-        for limb in range(len(out)):
-            ratio = total[limb] / pixels[limb] / noise if pixels[limb] >= _LEAST_PIXELS else np.inf
-            out[limb] = max(out[limb], ratio)
+                        total[pair, limb] += change
+                        pixels[pair, limb] += 1
+                if nobody:
+                    quiet[pair, empty] = change
+            empty += nobody
+    return empty
 
 
 @njit(cache=True, nogil=True)
