@@ -27,26 +27,43 @@ Progress = Callable[[Iterable[Frame], str], Iterable[Frame]]
 
 def fit_recording(recording: Sequence, settings: Settings, hindsight: int = HINDSIGHT,
                   progress: Progress = lambda frames, what: frames,
-                  adapt: Callable[[Pipeline], None] = lambda pipeline: None, directions: bool = True
+                  adapt: Callable[[Pipeline], None] = lambda pipeline: None, directions: bool = True,
+                  measurements: list[PoseMeasurement | None] | None = None
                   ) -> tuple[list[MotionEstimate], Pipeline]:
     """One estimate per exposure, and the pipeline that made them (its body and skeleton).
 
     hindsight: later exposures that may correct an exposure; 0: what the live node would have said.
     progress: wraps the frames of each of the two rounds, e.g. tqdm.  adapt: changes a pipeline before it is used.
     directions: with windows of one exposure, decide the direction of time from the whole recording.
+    measurements: what `measure_recording` found, so that the person need not be looked for again.
     """
     settings = replace(settings, camera=replace(settings.camera, response=recording.response),
                        fit=replace(settings.fit, frames=max(settings.fit.frames, hindsight + 1)))
     if settings.camera.exposure_mode == "estimate" and hindsight > 0:
         recording, settings = _with_exposures(recording, settings, progress, adapt)
-    pipeline = _pipeline(recording, settings, adapt)
-    again = Hindsight.of(pipeline.initialiser) if hindsight > 0 else None
-    if again is not None:
-        looks = [_look(pipeline, frame) for frame in progress(recording, "looking")]
-        pipeline = _pipeline(recording, settings, adapt, _Replay(again(looks)))
+    if measurements is not None:
+        pipeline = _pipeline(recording, settings, adapt, Replay(measurements))
+    else:
+        pipeline = _pipeline(recording, settings, adapt)
+        again = Hindsight.of(pipeline.initialiser) if hindsight > 0 else None
+        if again is not None:
+            looks = [_look(pipeline, frame) for frame in progress(recording, "looking")]
+            pipeline = _pipeline(recording, settings, adapt, Replay(again(looks)))
     record = pipeline.record_directions() if directions and settings.fit.frames == 1 else []
     estimates = [pipeline.process(frame) for frame in progress(recording, "fitting")]
     return in_hindsight(with_hindsight(estimates, hindsight), record, settings.fit), pipeline
+
+
+def measure_recording(recording: Sequence, settings: Settings
+                      ) -> tuple[list[PoseMeasurement | None], list[PoseMeasurement | None]]:
+    """The initialiser's measurement of every frame, as found live and as made anew with all of them known (the same
+    where an initialiser has no hindsight). For fits that are to be compared: `fit_recording(measurements=...)`."""
+    settings = replace(settings, camera=replace(settings.camera, response=recording.response))
+    pipeline = _pipeline(recording, settings, lambda pipeline: None)
+    again = Hindsight.of(pipeline.initialiser)
+    looks = [_look(pipeline, frame) for frame in recording]
+    live = [look.measurement for look in looks]
+    return live, live if again is None else again(looks)
 
 
 def with_hindsight(estimates: list[MotionEstimate], hindsight: int) -> list[MotionEstimate]:
@@ -63,22 +80,24 @@ def with_hindsight(estimates: list[MotionEstimate], hindsight: int) -> list[Moti
     return best
 
 
-class _Replay:
-    """An initialiser that has been asked before: measurements by the frame's index."""
+class Replay:
+    """An initialiser that has been asked before: measurements by the frame's index, at the frame's own time."""
 
     def __init__(self, measurements: list[PoseMeasurement | None]):
         self._measurements = measurements
 
     def measure(self, frame: Frame, plate: Plate | None = None) -> PoseMeasurement | None:
         measurement = self._measurements[frame.index]
-        return None if measurement is None else _with_mask(measurement, _unpacked)
+        if measurement is None:
+            return None
+        return replace(_with_mask(measurement, _unpacked), time=frame.exposure.middle)
 
     def reset(self) -> None:
         """Nothing is remembered between frames."""
 
 
 def _pipeline(recording: Sequence, settings: Settings, adapt: Callable[[Pipeline], None],
-              initialiser: _Replay | None = None) -> Pipeline:
+              initialiser: Replay | None = None) -> Pipeline:
     pipeline = Pipeline(settings, initialiser=initialiser)
     if recording.plate is not None:
         pipeline.set_background(recording.plate)

@@ -36,7 +36,7 @@ def write_figures(benchmark: Benchmark, folder: Path) -> list[Path]:
 
 def error_by_blur_rate(benchmark: Benchmark) -> Figure:
     """Position and velocity error over blur rate, one line per method; the dashed line predicts no motion."""
-    figure, axes = _axes(1, 2, (12, 4.2))
+    figure, axes = make_axes(1, 2, (12, 4.2))
     middles = 0.5 * (np.array(BLUR_EDGES[1:]) + np.array(BLUR_EDGES[:-1]))
     for ax, metric in zip(axes, ("mpjpe", "vel"), strict=True):
         for i, method in enumerate(benchmark.methods):
@@ -53,7 +53,7 @@ def error_by_blur_rate(benchmark: Benchmark) -> Figure:
 
 def along_exposure(benchmark: Benchmark) -> Figure:
     """Mean root-relative error of each sub-frame: flat is good, a valley means held at the middle."""
-    figure, (ax,) = _axes(1, 1, (6.5, 4.2))
+    figure, (ax,) = make_axes(1, 1, (6.5, 4.2))
     for i, method in enumerate(benchmark.methods):
         value = np.nanmean([r.along for r in benchmark.of(method)], axis=0)
         ax.plot(np.linspace(0, 1, len(value)), value, _marker(i), color=_colour(i), label=method)
@@ -68,7 +68,7 @@ def speeds(benchmark: Benchmark) -> Figure:
     """Predicted against true speed of wrists and ankles, one panel per method."""
     columns = min(4, len(benchmark.methods))
     rows = -(-len(benchmark.methods) // columns)
-    figure, axes = _axes(rows, columns, (3.1 * columns, 3.1 * rows))
+    figure, axes = make_axes(rows, columns, (3.1 * columns, 3.1 * rows))
     top = max((r.speeds[:, 1].max() for r in benchmark.results if len(r.speeds)), default=1.0) * 1.2
     for i, ax in enumerate(axes):
         ax.set_visible(i < len(benchmark.methods))
@@ -93,7 +93,7 @@ def reliability(benchmark: Benchmark) -> Figure | None:
     found = {m: c for m, c in found.items() if c}
     if not found:
         return None
-    figure, (ax,) = _axes(1, 1, (4.6, 4.2))
+    figure, (ax,) = make_axes(1, 1, (4.6, 4.2))
     for i, (method, curves) in enumerate(found.items()):
         ax.plot(curves[0].levels, np.nanmean([c.observed for c in curves], axis=0), _marker(i), color=_colour(i),
                 label=method)
@@ -143,7 +143,8 @@ def _tile(image: np.ndarray, joints: np.ndarray, truth: np.ndarray, K: np.ndarra
     return draw_sweep(window, metrics.project(joints, K) @ move[:, :2].T + move[:, 2])
 
 
-def _axes(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list]:
+def make_axes(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list]:
+    """A figure of `size` inches that needs no display, and its axes row by row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
