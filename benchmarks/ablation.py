@@ -1,94 +1,113 @@
 """What each term and solver choice of the blur fit is worth: python benchmarks/ablation.py DATA... [--hindsight 2].
 
-The initialiser runs once per sequence; then the fit runs with one setting changed at a time. Prints a Markdown table of
-means over the sequences (evaluation.metrics) and processor ms per frame of everything but the initialiser.
+The initialiser runs once per sequence and is shared (with hindsight: `initialiser.hindsight`); then the fit runs with
+one thing changed at a time. Prints a Markdown table of means over the sequences (evaluation.metrics; `px_vel` is the
+image velocity's error as a share of the true image speed, evaluation.image_motion) and processor ms per frame (median)
+of everything but the initialiser. The three development sequences take about ten minutes of one core.
+
+A change is words NAME=VALUE, and of
+  no_carry     every window starts anew: what the last one found is neither a start nor a prior
+With `fit.frames` the hindsight is what such windows can give: at most one exposure less than they hold.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from measurements import fitted, measurements
 
-from blur_motion_ros import config
+from blur_motion_ros import config, threads
 from blur_motion_ros.body.joints import lsp14
-from blur_motion_ros.data import sequence
 from blur_motion_ros.evaluation import metrics
 from blur_motion_ros.evaluation.ground_truth import evaluated_folders, read_ground_truth
+from blur_motion_ros.evaluation.image_motion import image_motion
 from blur_motion_ros.fit_command import sample_exposure
-from blur_motion_ros.offline import with_hindsight
-from blur_motion_ros.pipeline import Pipeline
+from blur_motion_ros.offline import HINDSIGHT
 
-CHANGES = ("", "fit.data_weight=0", "fit.subframes=1", "fit.subframes=8", "fit.sigma_image=10", "fit.sigma_alpha=10",
-           "fit.measurement_weight=0.3", "fit.measurement_weight=3", "fit.motion_widening=1", "fit.motion_widening=10",
-           "fit.pose_prior_weight=0.3", "fit.stillness=false", "fit.restart_above=1e9", "fit.velocity_carry=0",
-           "fit.cutoff=100", "fit.inflation=0", "fit.inflation=0.02", "fit.coarse_size=64", "fit.size=96",
-           "fit.iterations=2", "fit.iterations=8", "fit.degree=1", "fit.frames=2", "fit.frames=4")
-COLUMNS = ("mpjpe", "pa", "root", "vel", "dir_acc", "reproj")
+TERMS = ("fit.data_weight=0", "fit.sigma_image=1", "fit.sigma_alpha=1", "fit.stillness=false", "fit.motion_widening=1",
+         "fit.motion_widening=10", "fit.measurement_weight=0", "fit.measurement_weight=1", "fit.measurement_weight=4",
+         "fit.pose_prior_weight=0.3", "fit.short_motion=false", "fit.cutoff=100", "fit.inflation=0",
+         "fit.inflation=0.02", "fit.colour_every=1000")
+STARTS = ("no_carry", "no_carry fit.short_motion=false", "fit.velocity_carry=0", "fit.restart_above=1e9",
+          "fit.direction_every=1")
+VARIED = (("fit.degree", (1, 2, 3)), ("fit.frames", (1, 2, 3, 4)), ("fit.subframes", (1, 2, 4, 8)),
+          ("fit.size", (32, 64, 96)), ("fit.iterations", (1, 2, 4, 8)))
+ADAM = "fit.solver=adam"
+COLUMNS = ("mpjpe", "pa", "root", "vel", "dir_acc", "reproj", "px_vel")
+DIGITS = {"mpjpe": 1, "pa": 1, "root": 1, "reproj": 1}
 
 
-class Recorded:
-    """An initialiser that repeats what another one measured."""
-
-    def __init__(self, measurements):
-        self.measurements = measurements
-
-    def measure(self, frame, plate=None):
-        found = self.measurements[frame.index]
-        return None if found is None else replace(found, time=frame.exposure.middle)
-
-    def reset(self):
-        pass
+def changes(settings: config.Settings, hindsight: int) -> list[str]:
+    """The default list: each term, start and solver choice, without what the settings already are."""
+    fit = settings.fit
+    used = {"fit.degree": fit.degree, "fit.frames": max(fit.frames, hindsight + 1), "fit.subframes": fit.subframes,
+            "fit.size": fit.size, "fit.iterations": fit.iterations}
+    varied = [f"{name}={v}" for name, values in VARIED for v in values if v != used[name]]
+    return ["", *TERMS, *STARTS, f"fit.coarse_size={fit.size}", *varied, ADAM]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+", metavar="DATA")
-    parser.add_argument("--hindsight", type=int, default=2)
-    parser.add_argument("--changes", nargs="+", default=list(CHANGES), metavar="'NAME=VALUE ...'")
+    parser.add_argument("--hindsight", type=int, default=HINDSIGHT)
+    parser.add_argument("--changes", nargs="+", metavar="'NAME=VALUE ...'", help="instead of the whole list; '': none")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep the initialiser's measurements here")
+    config.add_arguments(parser)
     args = parser.parse_args()
-    folders = evaluated_folders(args.data)
-    recorded = {folder: measured(folder) for folder in folders}
+    threads.limit()
+    settings, folders = config.from_arguments(args), evaluated_folders(args.data)
+    measured = {folder: measurements(folder, settings, args.cache) for folder in folders}
     print("| change | " + " | ".join(COLUMNS) + " | CPU ms |\n|---|" + "---|" * (len(COLUMNS) + 1))
-    for change in args.changes:
-        rows, spent = zip(*(score(f, recorded[f], change, args.hindsight) for f in folders), strict=True)
-        means = [np.nanmean([r[c] for r in rows]) for c in COLUMNS]
-        cells = [f"{m:.1f}" if c in ("mpjpe", "pa", "root", "reproj") else f"{m:.3f}"
-                 for c, m in zip(COLUMNS, means, strict=True)]
+    for change in args.changes if args.changes is not None else changes(settings, args.hindsight):
+        rows, spent = zip(*(score(f, measured[f], args, change) for f in folders), strict=True)
+        means = [metrics.finite_mean([r[c] for r in rows]) for c in COLUMNS]
+        cells = [f"{m:.{DIGITS.get(c, 3)}f}" for c, m in zip(COLUMNS, means, strict=True)]
         print(f"| {change or 'defaults'} | " + " | ".join(cells) + f" | {np.mean(spent):.0f} |", flush=True)
 
 
-def measured(folder) -> list:
-    """The initialiser's measurement of every frame."""
-    recording = sequence.read(folder)
-    pipeline = Pipeline()
-    pipeline.set_background(recording.plate)
-    out = []
-    for frame in recording:
-        found = pipeline.initialiser.measure(frame, pipeline.background.plate(frame))
-        pipeline.background.update(frame, found.landmarks if found else None)
-        out.append(found)
-    return out
+def score(folder: Path, measured, args: argparse.Namespace, change: str) -> tuple[dict, float]:
+    """Metrics of one sequence with one change, and median processor ms per frame."""
+    words = change.split()
+    assignments = [w for w in words if "=" in w]
+    settings = config.load(args.config, config.parse_assignments([*args.assignments, *assignments]))
+    hindsight = args.hindsight
+    if any(w.startswith("fit.frames=") for w in assignments):
+        hindsight = min(hindsight, settings.fit.frames - 1)
+    spent: list[float] = []
 
+    def adapt(pipeline) -> None:
+        process = pipeline.process
 
-def score(folder, measurements, change: str, hindsight: int) -> tuple[dict, float]:
-    recording = sequence.read(folder)
-    settings = config.load(None, config.parse_assignments(change.split()))
-    frames = settings.fit.frames if change.startswith("fit.frames") else max(settings.fit.frames, hindsight + 1)
-    settings = replace(settings, fit=replace(settings.fit, frames=frames))
-    pipeline = Pipeline(settings, initialiser=Recorded(measurements))
-    pipeline.set_background(recording.plate)
-    images = list(recording)
-    begin = time.process_time()
-    estimates = [pipeline.process(frame) for frame in images]
-    spent = (time.process_time() - begin) / len(images) * 1e3
-    tracks = [sample_exposure(pipeline, e, 9) for e in with_hindsight(estimates, hindsight)]
+        def timed(frame):
+            begin = time.process_time()
+            result = process(frame)
+            spent.append(1e3 * (time.process_time() - begin))
+            return result
+
+        pipeline.process = timed
+        for word in set(words) - set(assignments):
+            ADAPT[word](pipeline)
+
+    # without hindsight in the fit the measurements still have it, so that changes of the fit alone are compared
+    estimates, pipeline = fitted(folder, settings, (measured[args.hindsight > 0],) * 2, hindsight, adapt=adapt)
     truth = read_ground_truth(folder)
-    rows = metrics.evaluate(np.stack([t.times for t in tracks]), lsp14(np.stack([t.positions for t in tracks])),
-                            truth.times, truth.joints, truth.K)
-    return rows, spent
+    tracks = [sample_exposure(pipeline, e, truth.times.shape[1]) for e in estimates]
+    joints = metrics.resample(np.stack([t.times for t in tracks]), lsp14(np.stack([t.positions for t in tracks])),
+                              truth.times)
+    rows = metrics.summarise(metrics.per_exposure(joints, truth.joints, truth.times, truth.K))
+    rows["px_vel"] = image_motion(joints, truth.joints, truth.times, truth.K).share
+    return rows, float(np.median(spent))
+
+
+def no_carry(pipeline) -> None:
+    """Nothing is handed on from window to window."""
+    pipeline._fit._hand_on = lambda *window: None
+
+
+ADAPT = {"no_carry": no_carry}
 
 
 if __name__ == "__main__":

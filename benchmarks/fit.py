@@ -11,10 +11,11 @@ import time
 from dataclasses import replace
 
 import numpy as np
-from ablation import Recorded, measured
+from measurements import measurements
 
 from blur_motion_ros import config
 from blur_motion_ros.data import sequence
+from blur_motion_ros.offline import Replay
 from blur_motion_ros.pipeline import Pipeline
 from blur_motion_ros.types import Exposure
 
@@ -30,14 +31,14 @@ def main() -> None:
     parser.add_argument("--changes", nargs="+", default=list(CHANGES), metavar="'NAME=VALUE ...'")
     parser.add_argument("--rounds", type=int, default=3, help="passes over the sequence; the first is not counted")
     args = parser.parse_args()
-    measurements, base = measured(args.sequence), None
+    live, base = measurements(args.sequence, config.Settings())[0], None
     print("| change | CPU ms per window (median) | ratio | wall ms (median) |\n|---|---|---|---|")
     for change in args.changes:
         reason = nvdiffrast_missing() if "device=cuda" in change else ""
         if reason:
             print(f"| {change} | not measured: {reason} | | |", flush=True)
             continue
-        cpu, wall = cost(args.sequence, measurements, change, args.rounds)
+        cpu, wall = cost(args.sequence, live, change, args.rounds)
         base = base or cpu
         print(f"| {change or 'defaults'} | {cpu:.1f} | {cpu / base:.2f} | {wall:.1f} |", flush=True)
 
@@ -49,11 +50,11 @@ def nvdiffrast_missing() -> str:
     return unavailable()
 
 
-def cost(folder, measurements, change: str, rounds: int) -> tuple[float, float]:
+def cost(folder, live, change: str, rounds: int) -> tuple[float, float]:
     """Median processor and wall ms of `BlurFit.update`."""
     recording = sequence.read(folder)
     pipeline = Pipeline(config.load(None, config.parse_assignments(change.split())),
-                        initialiser=Recorded(measurements))
+                        initialiser=Replay(live))
     pipeline.set_background(recording.plate)
     cpu, wall = [], []
     update = pipeline._fit.update
