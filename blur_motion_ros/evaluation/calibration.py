@@ -28,8 +28,6 @@ def calibration(errors: np.ndarray, covariances: np.ndarray) -> Calibration:
 
     Non-finite entries are left out. ValueError when a covariance is not positive definite.
     """
-    from scipy.stats import chi2
-
     errors, covariances = np.asarray(errors, np.float64), np.asarray(covariances, np.float64)
     if covariances.shape != errors.shape + (3,):
         raise ValueError(f"covariances {covariances.shape} do not fit errors {errors.shape}; expected [..., 3, 3]")
@@ -41,9 +39,34 @@ def calibration(errors: np.ndarray, covariances: np.ndarray) -> Calibration:
     if np.linalg.eigvalsh(c).min() <= 0:
         raise ValueError("a covariance is not positive definite; add the noise floor before judging it")
     squared = _mahalanobis(e, c)
-    observed = (squared[:, None] <= chi2.ppf(LEVELS, 3)).mean(0)
     return Calibration(float(squared.mean() / 3), float(_mahalanobis(e[:, :2], c[:, :2, :2]).mean() / 2),
-                       float((e[:, 2] ** 2 / c[:, 2, 2]).mean()), LEVELS, observed, len(e))
+                       float((e[:, 2] ** 2 / c[:, 2, 2]).mean()), LEVELS, coverage(squared, 3, LEVELS), len(e))
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """Squared errors in squared sigmas of the two image axes together, plane [n] (2 when honest, on average), and of
+    the viewing direction alone, depth [n] (1)."""
+
+    plane: np.ndarray
+    depth: np.ndarray
+
+
+def normalised(errors: np.ndarray, covariances: np.ndarray) -> Normalised:
+    """Errors [..., 3] (camera axes) and covariances [..., 3, 3] with the non-finite left out."""
+    e, c = np.reshape(errors, (-1, 3)).astype(float), np.reshape(covariances, (-1, 3, 3)).astype(float)
+    good = np.isfinite(e).all(1) & np.isfinite(c).all((1, 2))
+    e, c = e[good], c[good]
+    return Normalised(_mahalanobis(e[:, :2], c[:, :2, :2]), e[:, 2] ** 2 / c[:, 2, 2])
+
+
+def coverage(squared: np.ndarray, dimensions: int, levels: np.ndarray) -> np.ndarray:
+    """[L] share of squared Mahalanobis distances [n] inside the ellipsoid that should hold each level [L]."""
+    from scipy.stats import chi2
+
+    if not len(squared):
+        return np.full(len(levels), np.nan)
+    return (squared[:, None] <= chi2.ppf(levels, dimensions)).mean(0)
 
 
 def _mahalanobis(e: np.ndarray, c: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from blur_motion_ros.evaluation.benchmark import BLUR_EDGES, Benchmark
 from blur_motion_ros.evaluation.ground_truth import read_ground_truth
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -94,14 +95,19 @@ def reliability(benchmark: Benchmark) -> Figure | None:
     if not found:
         return None
     figure, (ax,) = make_axes(1, 1, (4.6, 4.2))
-    for i, (method, curves) in enumerate(found.items()):
-        ax.plot(curves[0].levels, np.nanmean([c.observed for c in curves], axis=0), _marker(i), color=_colour(i),
-                label=method)
+    draw_reliability(ax, {m: (c[0].levels, np.nanmean([x.observed for x in c], axis=0)) for m, c in found.items()})
+    return figure
+
+
+def draw_reliability(ax: Axes, curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Reliability diagram: curves name -> (stated probability [L], observed share [L]); below the line: overconfident.
+    """
+    for i, (name, (levels, observed)) in enumerate(curves.items()):
+        ax.plot(levels, observed, _marker(i), color=_colour(i), ms=3, label=name)
     ax.plot([0, 1], [0, 1], "k-", lw=0.7)
     ax.set_xlabel("stated probability")
     ax.set_ylabel("observed share")
     ax.legend(fontsize=7)
-    return figure
 
 
 def sheet(benchmark: Benchmark, sequence: str, columns: int = 4, size: int = 240) -> np.ndarray:
