@@ -58,7 +58,7 @@ def main() -> None:
     config.add_arguments(parser)
     args = parser.parse_args()
     threads.limit()
-    settings, folders = config.from_arguments(args), evaluated_folders(args.data)
+    settings, folders = config.from_arguments(args, offline=args.hindsight > 0), evaluated_folders(args.data)
     measured = {folder: measurements(folder, settings, args.cache) for folder in folders}
     print("| change | " + " | ".join(COLUMNS) + " | CPU ms |\n|---|" + "---|" * (len(COLUMNS) + 1))
     for change in args.changes if args.changes is not None else changes(settings, args.hindsight):
@@ -72,8 +72,8 @@ def score(folder: Path, measured, args: argparse.Namespace, change: str) -> tupl
     """Metrics of one sequence with one change, and median processor ms per frame."""
     words = change.split()
     assignments = [w for w in words if "=" in w]
-    settings = config.load(args.config, config.parse_assignments([*args.assignments, *assignments]))
     hindsight = args.hindsight
+    settings = config.load(args.config, config.parse_assignments([*args.assignments, *assignments]), hindsight > 0)
     if any(w.startswith("fit.frames=") for w in assignments):
         hindsight = min(hindsight, settings.fit.frames - 1)
     spent: list[float] = []

@@ -37,9 +37,16 @@ class Settings:
     ros: RosSettings = field(default_factory=RosSettings)
 
 
-def load(path: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:
-    """Defaults, then a YAML file, then `overrides` (dotted names). Raises SettingError naming what is wrong."""
-    tree = Settings()
+# Defaults of a fit that may look ahead, where they differ: nobody waits for it (docs/fit.md, "Hindsight").
+OFFLINE: dict[str, Any] = {"fit.size": 96, "fit.coarse_size": 24, "fit.iterations": 8, "fit.data_weight": 0.05,
+                           "fit.sigma_alpha": 0.3}
+
+
+def load(path: str | Path | None = None, overrides: dict[str, Any] | None = None, offline: bool = False) -> Settings:
+    """Defaults, then a YAML file, then `overrides` (dotted names). Raises SettingError naming what is wrong.
+
+    offline: begin with the defaults of a fit that may look ahead."""
+    tree = _settings.replace(Settings(), OFFLINE if offline else {})
     if path:
         tree = _settings.replace(tree, read_yaml(path))
     return _settings.replace(tree, overrides or {})
@@ -77,9 +84,9 @@ def add_arguments(parser: Any) -> None:
                         help="override one setting, e.g. --set fit.degree=2; may be repeated")
 
 
-def from_arguments(args: Any) -> Settings:
+def from_arguments(args: Any, offline: bool = False) -> Settings:
     """Settings of a command line parsed with `add_arguments`."""
-    return load(args.config, parse_assignments(args.assignments))
+    return load(args.config, parse_assignments(args.assignments), offline)
 
 
 def leaves(tree: Settings | None = None) -> list[Leaf]:
@@ -100,6 +107,9 @@ def parameters_markdown() -> str:
                   "|---|---|---|---|---|---|"]
         lines += [_row(leaf) for leaf in _settings.leaves(stage, group.name + ".")]
         lines.append("")
+    lines += ["## With hindsight", "", "`blur-motion fit` looks ahead and has time; these defaults differ there "
+              "(`--online` has those above):", "", "| name | default |", "|---|---|"]
+    lines += [f"| `{name}` | `{value}` |" for name, value in OFFLINE.items()] + [""]
     return "\n".join(lines)
 
 

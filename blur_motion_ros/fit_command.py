@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from blur_motion_ros.offline import fit_recording
 
     recording = sequence.read(args.input, args.camera, args.background, args.exposure, use_gt=not args.no_gt)
-    settings = config.from_arguments(args)
     hindsight = 0 if args.online else max(args.hindsight, 0)
+    settings = config.from_arguments(args, offline=hindsight > 0)
     estimates, pipeline = fit_recording(
         recording, settings, hindsight, lambda frames, what: tqdm(frames, what, disable=args.quiet, unit="frame"),
         directions=not args.online)

@@ -149,3 +149,11 @@ def test_colcon_builds_and_installs_where_ros_looks(tmp_path):
                             env=os.environ | {"PYTHONPATH": str(assets[0].parents[2]),
                                               "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
     assert "parameter 'input' is empty" in player.stderr + player.stdout
+
+
+def test_offline_defaults_are_settings_and_give_way_to_what_is_asked():
+    live, offline = config.load(), config.load(offline=True)
+    changed = {leaf.name for leaf, other in zip(config.leaves(live), config.leaves(offline), strict=True)
+               if leaf.value != other.value}
+    assert changed == set(config.OFFLINE)
+    assert config.load(None, {"fit.size": "64"}, offline=True).fit.size == 64

@@ -80,8 +80,10 @@ class Benchmark:
 
 
 def run(folders: Iterable[Path], methods: Iterable[Method], settings: Settings, cache: Path | None = None,
-        reuse: bool = False, say: Callable[[str], None] = lambda text: None) -> Benchmark:
-    """Every method on every sequence folder. cache: predictions are written there (and with `reuse` read back)."""
+        reuse: bool = False, say: Callable[[str], None] = lambda text: None,
+        offline: Settings | None = None) -> Benchmark:
+    """Every method on every sequence folder. cache: predictions are written there (and with `reuse` read back).
+    offline: settings of the methods that look ahead (default: the same)."""
     folders, methods = list(folders), list(methods)
     results = []
     for folder, method in _pairs(folders, methods):
@@ -89,7 +91,8 @@ def run(folders: Iterable[Path], methods: Iterable[Method], settings: Settings, 
         if reuse and path is not None and path.is_file():
             prediction = read_prediction(path)
         else:
-            prediction = method.run(read_sequence(folder), settings)
+            given = settings if method.causal or offline is None else offline
+            prediction = method.run(read_sequence(folder), given)
             if path is not None:
                 save_prediction(path, prediction)
         result = score(method.name, prediction, read_ground_truth(folder), group_of(folder.name))

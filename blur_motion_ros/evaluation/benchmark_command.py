@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("no DATA given; name sequence folders with gt.npz")
     chosen, folders, out = methods.select(args.methods), evaluated_folders(args.data), Path(args.out)
     result = benchmark.run(folders, chosen, config.from_arguments(args), out / "predictions", args.reuse,
-                           lambda text: print(text, file=sys.stderr, flush=True))
+                           lambda text: print(text, file=sys.stderr, flush=True),
+                           config.from_arguments(args, offline=True))
     path = report.write_all(result, out, command_line(args))
     print(path.read_text())
     if args.update:
