@@ -5,8 +5,9 @@
 SET is made by benchmarks/make_exposures.sh (or any folders with gt.npz). Only the fit differs between columns: the
 initialiser's measurements are made once and shared. Judged by velocity in the picture (`evaluation.image_motion`, 14
 joints, px/s; in brackets as a share of the true image speed, so 100 % is no motion at all), live (the settings' own
-window, no later exposures) and with two exposures of hindsight. Change: N = 4 against N = 1, negative where the blur
-model pays; +- is the standard error over sequences, "in depth" the same for root-relative velocity in 3-D (`metrics`).
+window, no later exposures) and with two exposures of hindsight (the defaults of `blur-motion fit`). Change: N = 4
+against N = 1, negative where the blur model pays; +- is the standard error over sequences, "in depth" the same for
+root-relative velocity in 3-D (`metrics`).
 """
 
 from __future__ import annotations
@@ -58,10 +59,11 @@ def main() -> None:
     if not {SHARP, BLURRED} <= set(args.subframes):
         parser.error(f"--subframes must hold {SHARP} and {BLURRED}, which are compared")
     threads.limit()
-    settings, rows = config.from_arguments(args), []
+    rows = []
     for folder in evaluated_folders(args.data):
-        measured = measurements(folder, settings, args.cache)
+        measured = measurements(folder, config.from_arguments(args), args.cache)
         for hindsight in (0, HINDSIGHT):
+            settings = config.from_arguments(args, offline=hindsight > 0)
             for size in args.sizes:
                 for count in args.subframes:
                     fit = replace(settings.fit, subframes=count, size=size)

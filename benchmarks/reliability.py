@@ -38,11 +38,11 @@ def main() -> None:
     config.add_arguments(parser)
     args = parser.parse_args()
     threads.limit()
-    settings = config.from_arguments(args)
     parts: dict[str, list[Errors]] = {mode: [] for mode in MODES}
     for folder in evaluated_folders(args.data):
-        measured = measurements(folder, settings, args.cache)
+        measured = measurements(folder, config.from_arguments(args), args.cache)
         for mode, hindsight in MODES.items():
+            settings = config.from_arguments(args, offline=hindsight > 0)
             parts[mode].append(errors_of(folder, settings, measured, hindsight))
     found = {mode: joined(errors) for mode, errors in parts.items()}
     print(table(found))

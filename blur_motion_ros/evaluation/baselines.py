@@ -57,14 +57,16 @@ def placed(seen: Landmarks, camera: Camera) -> np.ndarray:
 
 
 class InitialiserFrames:
-    """The pipeline's own initialiser, frame by frame, clean plate included."""
+    """The landmarks registered to the body, frame by frame, clean plate included; no temporal network."""
+
+    kind = "landmarks"
 
     def __init__(self, settings: Settings):
         from blur_motion_ros.body import load_body
         from blur_motion_ros.initialiser.base import make_initialiser
 
         self._body = load_body(settings.body.path or None, lod="fit")
-        self._initialiser = make_initialiser(settings.initialiser, self._body)
+        self._initialiser = make_initialiser(replace(settings.initialiser, kind=self.kind), self._body)
 
     def __call__(self, frame: Frame, plate: Plate | None) -> np.ndarray | None:
         from blur_motion_ros.body.skeleton import Skeleton
@@ -79,10 +81,10 @@ class InitialiserFrames:
 
 
 class VibeFrames(InitialiserFrames):
-    """The initialiser with the packaged temporal network (or the one that `initialiser.network` names)."""
+    """The pipeline's own initialiser: the registration fused with the packaged temporal network (or the one that
+    `initialiser.network` names)."""
 
-    def __init__(self, settings: Settings):
-        super().__init__(replace(settings, initialiser=replace(settings.initialiser, kind="vibe")))
+    kind = "vibe"
 
     @staticmethod
     def available() -> bool:

@@ -130,8 +130,8 @@ def methods() -> dict[str, Method]:
     from blur_motion_ros.evaluation import baselines as b
 
     pairs = (("blazepose", "BlazePose per frame, root by reprojection", b.BlazePoseFrames),
-             ("initialiser", "BlazePose registered to the body (our initialiser alone)", b.InitialiserFrames),
-             ("vibe", "the temporal network (VIBE) fused with the registration", b.VibeFrames),
+             ("initialiser", "BlazePose registered to the body, without the temporal network", b.InitialiserFrames),
+             ("vibe", "our initialiser alone: the registration fused with the temporal network (VIBE)", b.VibeFrames),
              ("deblur_wiener", "Wiener deconvolution along the measured flow, then BlazePose", b.WienerFrames),
              ("deblur_rl", "Richardson-Lucy deconvolution along the measured flow, then BlazePose",
               b.RichardsonLucyFrames),
