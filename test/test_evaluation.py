@@ -157,6 +157,25 @@ def test_vertex_error_after_moving_the_roots():
     assert metrics.pve(vertices + root[:, None], vertices, root, np.zeros((4, 3))) == pytest.approx(0, abs=1e-9)
 
 
+def test_surface_error_of_a_prediction_and_who_has_none():
+    """10 mm off at one exposure, 30 at the next, a third not predicted: 20 mm, wherever the body stands."""
+    rng = np.random.default_rng(0)
+    times = np.arange(3)[:, None] / 30 + np.linspace(0, 0.03, 9)
+    vertices, joints = rng.normal(size=(3, 50, 3)), rng.normal(size=(3, 9, 24, 3))
+    truth = GroundTruth("x", times, line_of_people(times), joints, np.zeros(3), times[:, [0, -1]], np.eye(3), vertices)
+    away = np.array([0.3, 0.1, -0.5])
+    found = vertices + away + np.array([[[0.01, 0, 0]], [[0, 0.03, 0]], [[np.nan] * 3]])
+    whole = Prediction(times, truth.joints, joints + away, vertices=found)
+    assert benchmark.surface_error(whole, truth) == pytest.approx(20)
+    assert np.isnan(benchmark.surface_error(replace(whole, vertices=None), truth))
+    assert np.isnan(benchmark.surface_error(replace(whole, vertices=found[:, :40]), truth))
+    result = benchmark.score("ours", whole, truth)
+    assert result.pve == pytest.approx(20)
+    table = report.surface_table(benchmark.Benchmark((result, benchmark.score("joints", replace(whole, vertices=None),
+                                                                              truth))))
+    assert table[2:] == ["| ours | 20.0 | 1 |"]
+
+
 def test_blur_rate_of_a_sliding_square():
     """A 10 px square that slides 5 px: intersection 5 x 10, union 15 x 10."""
     silhouettes = np.zeros((6, 20, 40), bool)

@@ -6,6 +6,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from blur_motion_ros.body.joints import LSP14, SMPL24
 from blur_motion_ros.camera.camera import Camera
@@ -15,6 +17,7 @@ from blur_motion_ros.data.synth import body as bodies
 from blur_motion_ros.data.synth import dataset, path_tracer, plates, scene, sequence
 from blur_motion_ros.data.synth.render import PLAIN, Light, Renderer, Surface
 from blur_motion_ros.data.synth.settings import SynthSettings
+from blur_motion_ros.evaluation import metrics
 from blur_motion_ros.evaluation.ground_truth import read_ground_truth
 from blur_motion_ros.light import to_linear
 from blur_motion_ros.motion import rotations
@@ -221,6 +224,26 @@ def test_ground_truth_lies_on_the_picture(made):
         inner = [SMPL24.index(n) for n in ("pelvis", "left_knee", "right_knee", "neck", "left_elbow", "right_elbow")]
         pixels = np.round(camera.project(truth.smpl24[f][:, inner])).astype(int).reshape(-1, 2)
         assert (near[pixels[:, 1], pixels[:, 0]] > 20).all()
+
+
+def test_true_vertices_are_the_body_under_the_clothes(made):
+    """At mid-exposure, on the picture, and where the full mesh of the same body is."""
+    folder, _ = made
+    truth = read_ground_truth(folder)
+    assert truth.vertices.shape == (2, 752, 3)
+    for i in range(2):
+        alpha = read_image(folder / f"alpha_{i:03d}.png")[..., 0]
+        u, v = np.round(metrics.project(truth.vertices[i], truth.K)).astype(int).T
+        inside = (u >= 0) & (u < alpha.shape[1]) & (v >= 0) & (v < alpha.shape[0])
+        assert (alpha[v[inside], u[inside]] > 0).mean() > 0.97
+        hip = truth.smpl24[i, 4, 0]
+        assert np.linalg.norm(truth.vertices[i] - hip, axis=1).min() < 0.15
+    body = bodies.smpl_body(np.linspace(-1, 1, 10))
+    local = np.tile(np.eye(3), (1, 24, 1, 1))
+    local[0, 16] = Rotation.from_euler("z", -60, degrees=True).as_matrix()
+    full, coarse = (b.pose(local, np.zeros((1, 3)))[0][0] for b in (body, body.fitted))
+    nearest, _ = cKDTree(full).query(coarse)
+    assert nearest.mean() < 0.004 and nearest.max() < 0.02
 
 
 def test_ground_truth_moves_as_the_clip(made):

@@ -38,6 +38,7 @@ class Result:
     seconds: float
     psnr: float = float("nan")
     alpha_iou: float = float("nan")
+    pve: float = float("nan")
 
     @property
     def means(self) -> dict[str, float]:
@@ -111,7 +112,21 @@ def score(method: str, prediction: Prediction, truth: GroundTruth, group: str = 
     with np.errstate(all="ignore"):
         along = np.array([metrics.finite_mean(error[:, s]) for s in range(error.shape[1])]) * 1e3
     return Result(method, truth.name, group, rows, truth.blur_rate, along, _speeds(joints, truth), joints,
-                  _calibration(prediction, truth), prediction.seconds)
+                  _calibration(prediction, truth), prediction.seconds, pve=surface_error(prediction, truth))
+
+
+def surface_error(prediction: Prediction, truth: GroundTruth) -> float:
+    """PVE, mm: vertices at mid-exposure relative to the pelvis joint, mean over the exposures predicted. NaN where a
+    method has no body, the truth no vertices, or the meshes differ."""
+    if any(a is None for a in (prediction.vertices, prediction.smpl24, truth.vertices, truth.smpl24)):
+        return float("nan")
+    if prediction.vertices.shape != truth.vertices.shape:
+        return float("nan")
+    pelvis = [a[:, a.shape[1] // 2, 0] for a in (prediction.smpl24, truth.smpl24)]
+    known = np.isfinite(prediction.vertices).all((1, 2))
+    if not known.any():
+        return float("nan")
+    return metrics.pve(prediction.vertices[known], truth.vertices[known], pelvis[0][known], pelvis[1][known])
 
 
 def group_of(name: str) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 @dataclass(frozen=True)
 class GroundTruth:
     """times [F, S] s; joints [F, S, 14, 3] m in LSP14 order and the camera frame; smpl24 [F, S, 24, 3] or None;
-    blur_rate [F]; exposure [F, 2] s; K [3, 3]."""
+    blur_rate [F]; exposure [F, 2] s; K [3, 3]; vertices [F, V, 3] m of the unclothed body's fitting mesh at
+    mid-exposure, or None (bodies with another mesh)."""
 
     name: str
     times: np.ndarray
@@ -20,6 +21,7 @@ class GroundTruth:
     blur_rate: np.ndarray
     exposure: np.ndarray
     K: np.ndarray
+    vertices: np.ndarray | None = None
 
 
 def read_ground_truth(folder: str | Path) -> GroundTruth:
@@ -38,7 +40,9 @@ def read_ground_truth(folder: str | Path) -> GroundTruth:
         if joints.shape != times.shape + (14, 3):
             raise ValueError(f"{folder.name}/gt.npz: joints {joints.shape} against times {times.shape};"
                              " expected [F, S, 14, 3] and [F, S]")
-        return GroundTruth(folder.name, times, joints, smpl24, rate, data["exposure"], data["K"].astype(np.float64))
+        vertices = data["vertices"] if "vertices" in data else None
+        return GroundTruth(folder.name, times, joints, smpl24, rate, data["exposure"], data["K"].astype(np.float64),
+                           vertices)
 
 
 def evaluated_folders(paths: list[str | Path]) -> list[Path]:

@@ -52,13 +52,14 @@ def run_pipeline(sequence: Sequence, settings: Settings, adapt: Callable = lambd
     """The product's own pipeline over a sequence, as the live node runs it. adapt: changes the pipeline beforehand."""
     pipeline = _pipeline(sequence, settings)
     adapt(pipeline)
-    tracks, pictures, spent = [], [], []
+    tracks, pictures, spent, surfaces = [], [], [], []
     for frame in sequence:
         estimate = _timed(spent, pipeline.process, frame)
         tracks.append(_sampled(pipeline, estimate))
+        surfaces.append(_surface(pipeline, estimate))
         if sequence.plate is not None:
             pictures.append(rerender(pipeline, estimate, frame, sequence.plate))
-    return _of_tracks(tracks, pictures, spent)
+    return replace(_of_tracks(tracks, pictures, spent), vertices=np.stack(surfaces))
 
 
 def run_offline(sequence: Sequence, settings: Settings) -> Prediction:
@@ -74,7 +75,8 @@ def run_offline(sequence: Sequence, settings: Settings) -> Prediction:
     estimates, pipeline = fit_recording(sequence, settings, adapt=adapt)
     pictures = [] if sequence.plate is None else [
         rerender(pipeline, e, frame, sequence.plate) for e, frame in zip(estimates, sequence, strict=True)]
-    return _of_tracks([_sampled(pipeline, e) for e in estimates], pictures, spent)
+    made = _of_tracks([_sampled(pipeline, e) for e in estimates], pictures, spent)
+    return replace(made, vertices=np.stack([_surface(pipeline, e) for e in estimates]))
 
 
 def held(sequence: Sequence, settings: Settings, make: Callable[[Settings], PerFrame]) -> Prediction:
@@ -188,6 +190,17 @@ def _sampled(pipeline: Pipeline, estimate: MotionEstimate) -> JointTrajectory:
     from blur_motion_ros.trajectory import sample
 
     return sample(estimate, pipeline.skeleton, _instants(estimate.exposures[-1]))
+
+
+def _surface(pipeline: Pipeline, estimate: MotionEstimate) -> np.ndarray:
+    """[V, 3] m at mid-exposure, without the cloth thickness that the fit adds (NaN where nobody is found)."""
+    from blur_motion_ros.trajectory import pose_at
+
+    betas, model = estimate.reference.betas, pipeline.body
+    if not np.isfinite(betas).all():
+        return np.full_like(pipeline.skeleton.rest_vertices, np.nan)
+    bare = pipeline.skeleton.reshaped(model.rest_vertices(betas), model.rest_joints(betas))
+    return pose_at(estimate, bare, np.array([estimate.exposures[-1].middle])).vertices[0]
 
 
 def _of_tracks(tracks: list[JointTrajectory], pictures: list[Rerendered | None], spent: list[float]) -> Prediction:

@@ -14,6 +14,7 @@ class Prediction:
 
     smpl24 [F, S, 24, 3] m and covariance [F, S, 24, 3, 3] m^2 of those, or None.  seconds: median processor time.
     alpha [F, C, C] in views alpha_K [F, 3, 3] and psnr [F] dB: the motion rendered again (`rerender`), or None.
+    vertices [F, V, 3] m: the unclothed body at mid-exposure, or None.
     """
 
     times: np.ndarray
@@ -24,13 +25,15 @@ class Prediction:
     alpha: np.ndarray | None = None
     alpha_K: np.ndarray | None = None
     psnr: np.ndarray | None = None
+    vertices: np.ndarray | None = None
 
 
 def save_prediction(path: str | Path, prediction: Prediction) -> None:
     """Write an NPZ that `read_prediction` and the sequences' own evaluator read."""
     alpha = None if prediction.alpha is None else prediction.alpha.astype(np.float16)
+    vertices = None if prediction.vertices is None else prediction.vertices.astype(np.float32)
     extra = {"joints_smpl24": prediction.smpl24, "covariance_smpl24": prediction.covariance, "alpha": alpha,
-             "alpha_K": prediction.alpha_K, "psnr": prediction.psnr}
+             "alpha_K": prediction.alpha_K, "psnr": prediction.psnr, "vertices": vertices}
     extra = {k: v for k, v in extra.items() if v is not None}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, times=prediction.times, joints=prediction.joints, seconds=prediction.seconds, **extra)
@@ -51,7 +54,7 @@ def read_prediction(path: str | Path) -> Prediction:
                              " expected [F, S, 14, 3] and [F, S]")
         return Prediction(times, joints, _optional(data, "joints_smpl24"), _optional(data, "covariance_smpl24"),
                           float(data["seconds"]) if "seconds" in data else float("nan"),
-                          *(_optional(data, k) for k in ("alpha", "alpha_K", "psnr")))
+                          *(_optional(data, k) for k in ("alpha", "alpha_K", "psnr", "vertices")))
 
 
 def _optional(data: np.lib.npyio.NpzFile, key: str) -> np.ndarray | None:

@@ -42,6 +42,9 @@ def markdown(benchmark: Benchmark, command: str) -> str:
     pictures = picture_table(benchmark)
     if pictures:
         lines += ["", "## Pictures: the motion rendered again", "", *pictures]
+    surfaces = surface_table(benchmark)
+    if surfaces:
+        lines += ["", "## Surface", "", *surfaces]
     calibrated = calibration_table(benchmark)
     if calibrated:
         lines += ["", "## Calibration of the stated covariance", "", *calibrated]
@@ -104,6 +107,13 @@ def picture_table(benchmark: Benchmark) -> list[str]:
         else []
 
 
+def surface_table(benchmark: Benchmark) -> list[str]:
+    """PVE of the methods that have a body, over the sequences whose truth has its mesh; [] if there is none."""
+    found = {m: [r.pve for r in benchmark.of(m) if math.isfinite(r.pve)] for m in benchmark.methods}
+    rows = [[m, _number(metrics.finite_mean(values)), str(len(values))] for m, values in found.items() if values]
+    return _table(["method", "PVE mm", "sequences"], rows) if rows else []
+
+
 def calibration_table(benchmark: Benchmark) -> list[str]:
     """Normalised errors of the methods that state a covariance; [] if none does."""
     rows = []
@@ -132,6 +142,7 @@ def as_json(benchmark: Benchmark, command: str) -> dict:
             "by_blur_rate": {c: [_finite(v) for v in benchmark.binned(m, c)[0]] for c in BINNED},
             "exposures_in_bin": benchmark.binned(m, "mpjpe")[1].tolist(),
             "error_along_exposure_mm": {r.sequence: [_finite(v) for v in r.along] for r in results},
+            "pve_mm": _finite(metrics.finite_mean([r.pve for r in results])),
             "psnr_db": _finite(metrics.finite_mean([r.psnr for r in results])),
             "alpha_iou": _finite(metrics.finite_mean([r.alpha_iou for r in results])),
             "seconds_per_frame": _finite(metrics.finite_mean([r.seconds for r in results]))}

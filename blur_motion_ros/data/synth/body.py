@@ -8,7 +8,7 @@ Rest meshes: y up, facing +z, left is +x, metres.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,7 +23,8 @@ _ALIGNED = {1: 4, 2: 5, 4: 7, 5: 8, 16: 18, 17: 19, 18: 20, 19: 21, 20: 22, 21: 
 @dataclass(frozen=True)
 class SkinnedBody:
     """vertices [V, 3] m and faces [F, 3] of the rest mesh; weights [V, 24]; heads [24, 3] joints in that rest pose;
-    align [24, 3, 3]; rest [24, 3] joints of the same body in the SMPL rest pose.  name: where it comes from."""
+    align [24, 3, 3]; rest [24, 3] joints of the same body in the SMPL rest pose.  name: where it comes from.
+    fitted: the same body with the mesh that the fit has (level "fit"), None of bodies that are not fitted."""
 
     vertices: np.ndarray
     faces: np.ndarray
@@ -32,6 +33,7 @@ class SkinnedBody:
     align: np.ndarray
     rest: np.ndarray
     name: str
+    fitted: SkinnedBody | None = None
 
     def pose(self, local: np.ndarray, pelvis: np.ndarray,
              vertices: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -131,8 +133,10 @@ def smpl_body(betas: np.ndarray, path: str | None = None) -> SkinnedBody:
     """The package's own body model (or the SMPL file at `path`) with shape `betas` [10]."""
     from blur_motion_ros.body import load_body
 
-    model = load_body(path, lod="full")
-    return skinned_body(model.rest_vertices(betas), model.faces, model.weights, model.rest_joints(betas), "free")
+    model, coarse = load_body(path, lod="full"), load_body(path, lod="fit")
+    body = skinned_body(model.rest_vertices(betas), model.faces, model.weights, model.rest_joints(betas), "free")
+    return replace(body, fitted=replace(body, vertices=coarse.rest_vertices(betas), faces=coarse.faces,
+                                        weights=coarse.weights))
 
 
 def _from_anny(points: np.ndarray) -> np.ndarray:

@@ -92,6 +92,9 @@ def _write(folder: Path, take: Take, stage: Stage, exposed: list[Exposed], plate
     rates, shot = [e.rate for e in exposed], stage.shot
     gt = {"times": times, "joints": lsp14(joints).astype(np.float32), "joints_smpl24": joints.astype(np.float32),
           "blur_rate": np.array(rates), "K": shot.camera.K, "R_world2cam": shot.R, "T_world2cam": shot.T}
+    if take.body.fitted is not None:
+        vertices, _ = take.body.fitted.pose(*take.motion(np.array([e.middle for e in take.exposures])))
+        gt["vertices"] = shot.to_camera(vertices).astype(np.float32)
     meta = _meta(take, settings, stage, joints, times, rates, seed) | {"noise": noise}
     write_sequence(folder, images, shot.camera, take.exposures, to_codes(plate, settings.response), meta=meta,
                    quality=settings.quality, gt=gt)
