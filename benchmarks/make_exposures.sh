@@ -1,7 +1,7 @@
 #!/bin/sh
 # The same fast motions seen with the shutter open for 17, 33, 66 and 100 ms (the frame rate falls as it must): the set
 # of benchmarks/blur_pays.py. 0.8 s each of a run, a kick, a dance and a jump; a seed fixes motion, body, room and
-# camera (the start of the stretch varies by a frame with the length). About 8 minutes of one core.
+# camera (the start of the stretch varies by a frame with the length). About 6 minutes of one core.
 #   benchmarks/make_exposures.sh DIR [SECONDS]     (needs anny, the CMU subset and the DeepMimic clips: docs/data.md)
 set -eu
 out=${1:?usage: make_exposures.sh DIR [SECONDS]}
