@@ -38,8 +38,7 @@ class Settings:
 
 
 # Defaults of a fit that may look ahead, where they differ: nobody waits for it (docs/fit.md, "Hindsight").
-OFFLINE: dict[str, Any] = {"fit.size": 96, "fit.coarse_size": 24, "fit.iterations": 8, "fit.data_weight": 0.05,
-                           "fit.sigma_alpha": 0.3}
+OFFLINE: dict[str, Any] = {"fit.size": 96, "fit.coarse_size": 24, "fit.iterations": 8}
 
 
 def load(path: str | Path | None = None, overrides: dict[str, Any] | None = None, offline: bool = False) -> Settings:
