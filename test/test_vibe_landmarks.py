@@ -397,6 +397,18 @@ def test_a_run_starts_from_the_weights_of_another(tmp_path):
         second.start_from(tmp_path / "nothing.pt")
 
 
+def test_a_blend_lies_between_the_weights_it_is_made_of(tmp_path):
+    first = trainer(tmp_path / "a", 2)
+    list(first.run())
+    second = trainer(tmp_path / "b", 2)
+    second.start_from(tmp_path / "a" / "checkpoint.pt")
+    list(second.run())
+    before = {k: v.clone() for k, v in second.model.state_dict().items()}
+    second.blend_with(tmp_path / "a" / "checkpoint.pt", 0.25)
+    for k, v in second.model.state_dict().items():
+        torch.testing.assert_close(v, 0.25 * before[k] + 0.75 * first.model.state_dict()[k])
+
+
 def test_training_learns(tmp_path):
     t = trainer(tmp_path, 60, "none")
     losses = [x["distance"] for x in t.run()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import sys
 from dataclasses import asdict
@@ -40,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="measure the noise for --simulate on the first N training sequences (0: all)")
     parser.add_argument("--init", type=Path, default=None,
                         help="start from the weights of this run's checkpoint.pt, or of this TorchScript file (.ts)")
+    parser.add_argument("--blend", type=float, default=1.0, metavar="SHARE",
+                        help="export SHARE of the trained weights and the rest of those of --init (1: the trained)")
     parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--export", type=Path, default=None, help="write TorchScript here (default: OUT/vibe.ts)")
@@ -49,16 +52,22 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     torch.set_num_threads(args.threads)
+    if not 0 <= args.blend <= 1 or (args.blend < 1 and args.init is None):
+        raise ValueError(f"--blend is {args.blend}; it must lie within 0 .. 1, and below 1 it needs --init")
     if args.record:
         record(args)
     if args.steps <= 0:
         return 0
     trainer = make_trainer(args)
+    first = None
     if args.init is not None:
-        trainer.start_from(args.init if args.init.suffix == ".ts" else args.init / "checkpoint.pt")
+        first = args.init if args.init.suffix == ".ts" else args.init / "checkpoint.pt"
+        trainer.start_from(first)
     if args.resume and trainer.resume():
         print(f"resumed at step {trainer.step} of {trainer.settings.steps}")
     seconds = _train(trainer, args.out)
+    if args.blend < 1:
+        trainer.blend_with(first, args.blend)
     scores = score(trainer.model, test_examples(args.data), trainer.body)
     print_scores(scores)
     _export(trainer, args, scores, seconds)
@@ -216,5 +225,7 @@ def _export(trainer, args: argparse.Namespace, scores: dict[str, Any], seconds: 
               "command": command, "seed": args.seed, "cpu_seconds": round(seconds),
               "training_sequences": len(trainer.train.features),
               "settings": json.loads(json.dumps(asdict(trainer.settings))), "held_out": scores}
+    if args.init is not None and args.init.is_file():
+        record["started_from"] = hashlib.sha256(args.init.read_bytes()).hexdigest()
     digest = export(trainer.model, path, record)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, sha256 {digest[:12]}) and {path.with_suffix('.json')}")

@@ -156,12 +156,18 @@ class Trainer:
         if not path.is_file():
             raise ValueError(f"{path}: no such file; --init takes the --out folder of an earlier run, or its .ts file")
         if path.suffix == ".ts":
-            self.model.load_state_dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+            self.model.load_state_dict(_weights(path))
             return
         data = torch.load(path, weights_only=True)
         self.model.load_state_dict(data["model"])
         if self.judge is not None and json.loads(data["settings"])["prior"] == self.settings.prior:
             self.judge.load_state_dict(data["judge"])
+
+    def blend_with(self, path: Path, share: float) -> None:
+        """Keep `share` of the weights and take the rest from those the training started from (`start_from`): better on
+        what only the older data held (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022)."""
+        old = _weights(path)
+        self.model.load_state_dict({k: share * v + (1 - share) * old[k] for k, v in self.model.state_dict().items()})
 
     def resume(self) -> bool:
         """Continue from `checkpoint.pt` if there is one. Raises ValueError if it was made with other settings."""
@@ -183,6 +189,13 @@ class Trainer:
                 self.judge.eval().requires_grad_(False)
         self.step = data["step"]
         return True
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    """The encoder's weights in a checkpoint or a TorchScript file."""
+    if path.suffix == ".ts":
+        return torch.jit.load(str(path), map_location="cpu").state_dict()
+    return torch.load(path, weights_only=True)["model"]
 
 
 def _make_judge(s: TrainSettings) -> tuple[Any, Any]:
