@@ -37,18 +37,17 @@ def fit_recording(recording: Sequence, settings: Settings, hindsight: int = HIND
     directions: with windows of one exposure, decide the direction of time from the whole recording.
     measurements: what `measure_recording` found, so that the person need not be looked for again.
     """
-    settings = replace(settings, camera=replace(settings.camera, response=recording.response),
-                       fit=replace(settings.fit, frames=max(settings.fit.frames, hindsight + 1)))
+    settings = replace(settings, fit=replace(settings.fit, frames=max(settings.fit.frames, hindsight + 1)))
     if settings.camera.exposure_mode == "estimate" and hindsight > 0:
         recording, settings = _with_exposures(recording, settings, progress, adapt)
     if measurements is not None:
-        pipeline = _pipeline(recording, settings, adapt, Replay(measurements))
+        pipeline = pipeline_for(recording, settings, adapt, Replay(measurements))
     else:
-        pipeline = _pipeline(recording, settings, adapt)
+        pipeline = pipeline_for(recording, settings, adapt)
         again = Hindsight.of(pipeline.initialiser) if hindsight > 0 else None
         if again is not None:
             looks = [_look(pipeline, frame) for frame in progress(recording, "looking")]
-            pipeline = _pipeline(recording, settings, adapt, Replay(again(looks)))
+            pipeline = pipeline_for(recording, settings, adapt, Replay(again(looks)))
     record = pipeline.record_directions() if directions and settings.fit.frames == 1 else []
     estimates = [pipeline.process(frame) for frame in progress(recording, "fitting")]
     return in_hindsight(with_hindsight(estimates, hindsight), record, settings.fit), pipeline
@@ -58,8 +57,7 @@ def measure_recording(recording: Sequence, settings: Settings
                       ) -> tuple[list[PoseMeasurement | None], list[PoseMeasurement | None]]:
     """The initialiser's measurement of every frame, as found live and as made anew with all of them known (the same
     where an initialiser has no hindsight). For fits that are to be compared: `fit_recording(measurements=...)`."""
-    settings = replace(settings, camera=replace(settings.camera, response=recording.response))
-    pipeline = _pipeline(recording, settings, lambda pipeline: None)
+    pipeline = pipeline_for(recording, settings)
     again = Hindsight.of(pipeline.initialiser)
     looks = [_look(pipeline, frame) for frame in recording]
     live = [look.measurement for look in looks]
@@ -96,8 +94,10 @@ class Replay:
         """Nothing is remembered between frames."""
 
 
-def _pipeline(recording: Sequence, settings: Settings, adapt: Callable[[Pipeline], None],
-              initialiser: Replay | None = None) -> Pipeline:
+def pipeline_for(recording: Sequence, settings: Settings, adapt: Callable[[Pipeline], None] = lambda pipeline: None,
+                 initialiser: Replay | None = None) -> Pipeline:
+    """A pipeline with the recording's response and clean plate. adapt: changes it before it is used."""
+    settings = replace(settings, camera=replace(settings.camera, response=recording.response))
     pipeline = Pipeline(settings, initialiser=initialiser)
     if recording.plate is not None:
         pipeline.set_background(recording.plate)
@@ -108,7 +108,7 @@ def _pipeline(recording: Sequence, settings: Settings, adapt: Callable[[Pipeline
 def _with_exposures(recording: Sequence, settings: Settings, progress: Progress, adapt: Callable[[Pipeline], None]
                     ) -> tuple[Sequence, Settings]:
     """The recording with the exposures that a live round over it ends up with, and settings that take them as given."""
-    pipeline = _pipeline(recording, settings, adapt)
+    pipeline = pipeline_for(recording, settings, adapt)
     for frame in progress(recording, "exposure"):
         pipeline.process(frame)
     exposures = tuple(pipeline.exposure.scaled(e) for e in recording.exposures)

@@ -55,3 +55,12 @@ def _capsule(a, b, radius, rings=8, around=10):
     top = (rings - 1) * around
     faces += [[top, top + k, top + k + 1] for k in range(1, around - 1)]
     return np.array(vertices), np.array(faces)
+
+
+def something_before_a_plate(height=50, width=70):
+    """Linear image and plate [H, W, 3]: a bright rectangle before noise."""
+    rng = np.random.default_rng(0)
+    plate = rng.uniform(0.1, 0.4, (height, width, 3)).astype(np.float32)
+    image = plate.copy()
+    image[10:30, 20:40] += 0.3
+    return image, plate

@@ -199,15 +199,19 @@ def test_training_learns(tmp_path):
     assert train.auc(whole, bad[spoilt[2].min(1).values < 1]) > 0.8
 
 
-def test_asset_tells_unseen_walking_from_walking_backwards():
+def packaged_on_unseen_walking(duration: float):
+    """The packaged network, and windows of recorded walking that it never saw."""
     if not runtime.ASSET.is_file():
         pytest.skip("assets/short_motion.pt is not trained yet")
     try:
         clips = [c for c in mocap.read_cmu_npz(mocap.mocap_path(), "test") if "walking" in c.name]
     except mocap.MocapError as error:
         pytest.skip(str(error))
-    net = torch.jit.load(str(runtime.ASSET))
-    windows = sm.Windows(clips[:8], durations=(2 / 30,))
+    return torch.jit.load(str(runtime.ASSET)), sm.Windows(clips[:8], durations=(duration,))
+
+
+def test_asset_tells_unseen_walking_from_walking_backwards():
+    net, windows = packaged_on_unseen_walking(2 / 30)
     rotmats, motion, duration = windows.draw(400, torch.Generator().manual_seed(0))
     with torch.no_grad():
         whole, limbs, _, _ = net(rotmats, motion, duration)
@@ -347,14 +351,7 @@ def test_expectation_is_the_network_s_in_the_estimate_s_units(network_file):
 
 def test_expectation_fits_unseen_walking():
     """The packaged network on recorded walking it never saw, from slightly wrong poses: which way each leg goes."""
-    if not runtime.ASSET.is_file():
-        pytest.skip("assets/short_motion.pt is not trained yet")
-    try:
-        clips = [c for c in mocap.read_cmu_npz(mocap.mocap_path(), "test") if "walking" in c.name]
-    except mocap.MocapError as error:
-        pytest.skip(str(error))
-    net = torch.jit.load(str(runtime.ASSET))
-    windows = sm.Windows(clips[:8], durations=(1 / 30,))
+    net, windows = packaged_on_unseen_walking(1 / 30)
     generator = torch.Generator().manual_seed(0)
     rotmats, motion, duration = windows.draw(400, generator)
     noise = sm.rotations_torch.exp(0.15 * torch.randn(400, 21, 3, generator=generator))

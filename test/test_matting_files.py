@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from synthetic import something_before_a_plate
 
 from blur_motion_ros.light import to_codes
 from blur_motion_ros.matting import MattingSettings, runners
@@ -60,14 +61,6 @@ def _random_network(path, kind=FLOAT, size=("H", "W"), seed=0):
     return down.astype(np.float64), up.astype(np.float64)
 
 
-def _images(height=50, width=70):
-    rng = np.random.default_rng(0)
-    plate = rng.uniform(0.1, 0.4, (height, width, 3)).astype(np.float32)
-    image = plate.copy()
-    image[10:30, 20:40] += 0.3
-    return image, plate
-
-
 def _codes(image, plate):
     return [to_codes(a).astype(np.float64) / 255 for a in (image, plate)]
 
@@ -79,7 +72,7 @@ def _matte(path, image, plate):
 @pytest.mark.parametrize("kind", [FLOAT, HALF], ids=["float", "half"])
 @pytest.mark.parametrize("size", [("H", "W"), (52, 72), ("H", 72)], ids=["free", "fixed", "half fixed"])
 def test_known_answer_in_every_precision_and_size(kind, size, tmp_path):
-    image, plate = _images()
+    image, plate = something_before_a_plate()
     matte = _matte(_difference(tmp_path / "m.onnx", kind, size), image, plate)
     a, b = _codes(image, plate)
     assert matte.alpha.shape == matte.sigma.shape == (50, 70) and matte.alpha.dtype == np.float32
@@ -91,7 +84,7 @@ def test_known_answer_in_every_precision_and_size(kind, size, tmp_path):
 def test_random_weights_against_numpy(kind, tmp_path):
     """The whole path (padding, precision, output choice) against the same convolutions written out in numpy."""
     down, up = _random_network(tmp_path / "m.onnx", kind)
-    image, plate = _images(48, 64)
+    image, plate = something_before_a_plate(48, 64)
     both = np.concatenate(_codes(image, plate), 2).transpose(2, 0, 1)
     padded = np.pad(both, ((0, 0), (1, 1), (1, 1)))
     low = np.array([[(padded[:, 4 * y:4 * y + 3, 4 * x:4 * x + 3] * w).sum() for y in range(12) for x in range(16)]
@@ -169,7 +162,7 @@ def _pretend_cuda(monkeypatch, fails):
 @pytest.mark.parametrize("fails", ["start", "silently", "run"])
 def test_a_gpu_that_fails_is_given_up_for_the_cpu(fails, tmp_path, monkeypatch, caplog):
     path = _difference(tmp_path / "m.onnx")
-    image, plate = _images()
+    image, plate = something_before_a_plate()
     expected = _matte(path, image, plate).alpha
     _pretend_cuda(monkeypatch, fails)
     matter = NetworkMatter(MattingSettings(method="network", model=str(path)))
@@ -226,7 +219,7 @@ def test_broken_files_are_named_with_the_fix(case, tmp_path):
 def test_wrong_answers_are_named_with_the_fix(gain, words, tmp_path):
     path = _difference(tmp_path / "wrong.onnx", gain=gain)
     with pytest.raises(ValueError, match=words) as found:
-        _matte(path, *_images())
+        _matte(path, *something_before_a_plate())
     assert str(path) in str(found.value)
 
 
@@ -237,7 +230,7 @@ def test_answer_of_another_size_is_named(tmp_path):
     path = _save(tmp_path / "small.onnx", nodes, [value(n, FLOAT, [1, 3, "H", "W"]) for n in ("src", "bgr")],
                  [value("pha", FLOAT, [1, 3, "h", "w"]), value("fgr", FLOAT, [1, 3, "H", "W"])])
     with pytest.raises(ValueError, match=r"pha is \[1, 3, 13, 18\]; \[1, 1, 52, 72\]") as found:
-        _matte(path, *_images())
+        _matte(path, *something_before_a_plate())
     assert str(path) in str(found.value)
 
 
@@ -272,7 +265,7 @@ def test_official_refiner_settings_suit_a_crop(tmp_path):
             chosen = error.topk(self.refine_sample_pixels // 16, dim=1).indices
             assert self.backbone_scale > 0.3
             return pha, src, pha, src, 0 * pha + chosen.size(1) / error.size(1), pha
-    image, plate = _images()
+    image, plate = something_before_a_plate()
     a, b = _codes(image, plate)
     matte = _matte(_script(Official(), tmp_path / "bmv2.pth"), image, plate)
     assert np.allclose(matte.alpha, np.abs(a - b).mean(2), atol=1e-5)
@@ -297,7 +290,7 @@ def test_torchscript_of_another_interface_is_named(tmp_path):
                                          (NoAlpha(), "without a tensor 'pha'"))):
         path = _script(module, tmp_path / f"{i}.pt")
         with pytest.raises(ValueError, match=words) as found:
-            _matte(path, *_images())
+            _matte(path, *something_before_a_plate())
         assert str(path) in str(found.value)
     path = tmp_path / "weights.pth"
     torch.save({"weight": torch.zeros(3)}, path)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from synthetic import something_before_a_plate
 
 from blur_motion_ros.light import to_codes
 from blur_motion_ros.matting import MattingSettings, make_matter, runners
@@ -21,14 +22,6 @@ class Refiner(torch.nn.Module):
         pha = (src - bgr).abs().sum(1, keepdim=True).clamp(0, 1) * self.scale
         small = torch.nn.functional.avg_pool2d(pha, 4)
         return pha, src, small, torch.nn.functional.avg_pool2d(src, 4), 0.5 * small, small
-
-
-def _images(height=50, width=70):
-    rng = np.random.default_rng(0)
-    plate = rng.uniform(0.1, 0.4, (height, width, 3)).astype(np.float32)
-    image = plate.copy()
-    image[10:30, 20:40] += 0.3
-    return image, plate
 
 
 def _expected(image, plate):
@@ -57,7 +50,7 @@ def test_refiner_shaped_files_run_unchanged(kind, tmp_path):
         path = tmp_path / "bmv2.pth"
         model = Refiner().half() if kind.endswith("half") else Refiner()
         torch.jit.script(model).save(str(path))
-    image, plate = _images()
+    image, plate = something_before_a_plate()
     matte = make_matter(MattingSettings(method="network", model=str(path))).matte(image, plate)
     assert matte.alpha.shape == matte.sigma.shape == (50, 70)
     assert np.allclose(matte.alpha, _expected(image, plate), atol=2e-3)
@@ -82,7 +75,7 @@ def test_random_network_of_the_real_shape(tmp_path):
     model = Base().eval()
     _export_onnx(tmp_path / "a.onnx", model, ("pha", "fgr", "err", "hid"))
     torch.jit.script(model).save(str(tmp_path / "a.pt"))
-    image, plate = _images()
+    image, plate = something_before_a_plate()
     mattes = [mn.NetworkMatter(MattingSettings(method="network", model=str(tmp_path / n))).matte(image, plate)
               for n in ("a.onnx", "a.pt")]
     assert np.allclose(mattes[0].alpha, mattes[1].alpha, atol=1e-4)
@@ -92,7 +85,7 @@ def test_random_network_of_the_real_shape(tmp_path):
 def test_fixed_size_files_are_resized_to(tmp_path):
     path = tmp_path / "fixed.onnx"
     _export_onnx(path, Refiner(), REFINER_OUTPUTS, dynamic=False, size=(96, 128))
-    image, plate = _images()
+    image, plate = something_before_a_plate()
     matte = mn.NetworkMatter(MattingSettings(method="network", model=str(path))).matte(image, plate)
     assert matte.alpha.shape == (50, 70)
     assert np.abs(matte.alpha - _expected(image, plate)).mean() < 0.03
@@ -110,7 +103,7 @@ def test_providers_fall_back(tmp_path):
 def test_others_are_dropped_and_this_person_kept(tmp_path):
     path = tmp_path / "a.pt"
     torch.jit.script(Refiner()).save(str(path))
-    image, plate = _images(100, 160)
+    image, plate = something_before_a_plate(100, 160)
     image[10:30, 120:150] += 0.3  # somebody else
     mask = np.zeros((100, 160), np.float32)
     mask[10:30, 20:40] = 1
@@ -138,7 +131,7 @@ def test_bad_files_and_pictures_are_named(tmp_path):
         runners.load_network(tmp_path / "d.onnx")
     torch.jit.script(Refiner(float("nan"))).save(str(tmp_path / "e.pt"))
     matter = mn.NetworkMatter(MattingSettings(method="network", model=str(tmp_path / "e.pt")))
-    image, plate = _images()
+    image, plate = something_before_a_plate()
     with pytest.raises(runners.MattingNetworkError, match="NaN"):
         matter.matte(image, plate)
     with pytest.raises(ValueError, match="must both be"):
@@ -167,7 +160,7 @@ def test_fusion_is_the_mixture_of_both():
 def test_fused_method_lies_between_its_parts(tmp_path):
     path = tmp_path / "a.pt"
     torch.jit.script(Refiner()).save(str(path))
-    image, plate = _images()
+    image, plate = something_before_a_plate()
     mattes = {m: make_matter(MattingSettings(method=m, model=str(path))).matte(image, plate)
               for m in ("difference", "network", "fused")}
     low = np.minimum(mattes["difference"].alpha, mattes["network"].alpha)

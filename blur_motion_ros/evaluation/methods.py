@@ -50,8 +50,9 @@ class Method:
 
 def run_pipeline(sequence: Sequence, settings: Settings, adapt: Callable = lambda pipeline: None) -> Prediction:
     """The product's own pipeline over a sequence, as the live node runs it. adapt: changes the pipeline beforehand."""
-    pipeline = _pipeline(sequence, settings)
-    adapt(pipeline)
+    from blur_motion_ros.offline import pipeline_for
+
+    pipeline = pipeline_for(sequence, settings, adapt)
     tracks, pictures, spent, surfaces = [], [], [], []
     for frame in sequence:
         estimate = _timed(spent, pipeline.process, frame)
@@ -167,15 +168,6 @@ def _prediction(times: np.ndarray, joints: np.ndarray, seconds: float) -> Predic
     if joints.shape[2] == 24:
         return Prediction(times, lsp14(joints), joints, seconds=seconds)
     return Prediction(times, joints, seconds=seconds)
-
-
-def _pipeline(sequence: Sequence, settings: Settings) -> Pipeline:
-    from blur_motion_ros.pipeline import Pipeline
-
-    pipeline = Pipeline(replace(settings, camera=replace(settings.camera, response=sequence.response)))
-    if sequence.plate is not None:
-        pipeline.set_background(sequence.plate)
-    return pipeline
 
 
 def _timed(spent: list[float], do: Callable, *arguments: object) -> object:

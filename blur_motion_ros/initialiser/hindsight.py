@@ -150,12 +150,15 @@ class _Frame:
 
     def explanations(self) -> list[Explanation]:
         """Those not much worse than the best."""
-        limit = min(e.cost for e in self._found) + _WORSE
+        limit = self._limit()
         return [e for e in self._found if e.cost < limit]
+
+    def _limit(self) -> float:
+        return min(e.cost for e in self._found) + _WORSE
 
     def inherit(self, other: _Frame) -> None:
         """Try what explains a neighbour best, in every reading that is not out of the question."""
-        limit = min(e.cost for e in self._found) + _WORSE
+        limit = self._limit()
         heirs = sorted(other._found, key=lambda e: e.cost)[:_HEIRS]
         for reading in READINGS:
             if min(e.cost for e in self._found if e.reading == reading) < limit:
@@ -236,8 +239,7 @@ def _tracks(looks: Iterable[Look]) -> Iterator[list[int]]:
 
 def _between(a: StreamOutput, b: StreamOutput) -> StreamOutput:
     """Halfway between two answers for one frame."""
-    half = rotations.exp(0.5 * rotations.log(np.swapaxes(a.local, -1, -2) @ b.local))
-    return StreamOutput(a.local @ half, 0.5 * (a.betas + b.betas), 0.5 * (a.pelvis + b.pelvis),
+    return StreamOutput(rotations.slerp(a.local, b.local, 0.5), 0.5 * (a.betas + b.betas), 0.5 * (a.pelvis + b.pelvis),
                         0.5 * (a.covariance + b.covariance))
 
 
@@ -250,6 +252,5 @@ def _calmed(measured: list[PoseMeasurement]) -> list[PoseMeasurement]:
 
 
 def _halfway(a: BodyState, b: BodyState) -> BodyState:
-    ra, rb = (rotations.exp(np.concatenate([np.reshape(s.global_orient, (1, 3)), s.body_pose])) for s in (a, b))
-    vectors = rotations.log(ra @ rotations.exp(0.5 * rotations.log(np.swapaxes(ra, -1, -2) @ rb)))
-    return BodyState(vectors[0], vectors[1:], a.betas, 0.5 * (a.transl + b.transl))
+    local = rotations.slerp(Pose.of(a).local, Pose.of(b).local, 0.5)
+    return Pose(0.5 * (a.transl + b.transl), local, a.betas).state
