@@ -132,6 +132,20 @@ def test_exposure_topic_wins_over_the_settings(bench):
     assert bench.engine.frames[-1].exposure.duration == pytest.approx(0.012345678, abs=1e-9)
 
 
+def test_lost_exposure_message_is_made_up_for_by_the_last_one(bench):
+    bench.calibrate()
+    opened = bench.camera.time + 33_000_000
+    bench.camera.exposure(opened, opened + 12_000_000)
+    bench.graph.spin_for(0.2)
+    bench.send(stamp=opened)
+    for _ in range(9):
+        bench.send()
+        assert bench.engine.frames[-1].exposure.duration == pytest.approx(0.012, abs=1e-9)
+    bench.send()  # nobody tells exposures any more: the settings hold again, and that is said
+    assert bench.engine.frames[-1].exposure.duration != pytest.approx(0.012, abs=1e-3)
+    assert bench.graph.spin(lambda: "no exposure message for 10 images" in bench.diagnostics("camera")["message"], 5)
+
+
 def test_nobody_in_view_is_said_and_markers_are_removed_once(bench):
     bench.calibrate()
     bench.send()

@@ -32,7 +32,7 @@ class CameraNode(BaseNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(specs.CAMERA.name, **kwargs)
-        self.intake = Intake(self.settings, self.problem)
+        self.intake = Intake(self.settings, self.problem, self._exposure_told)
         self._image = self.create_publisher(Image, "frame/image", quality("reliable", 2))
         self._info = self.create_publisher(CameraInfo, "frame/camera_info", quality("reliable", 5))
         self._exposure = self.create_publisher(TimeReference, "frame/exposure", quality("reliable", 50))
@@ -58,7 +58,11 @@ class CameraNode(BaseNode):
         self.create_subscription(Image, "image", self._on_image, quality(ros.reliability, ros.queue_depth),
                                  event_callbacks=events)
         self.create_subscription(CameraInfo, "camera_info", self.intake.camera_info, quality("best_effort", 10))
-        self.create_subscription(TimeReference, "exposure", self.intake.exposure, quality("best_effort", 50))
+        self._exposure_input = self.create_subscription(TimeReference, "exposure", self.intake.exposure,
+                                                   quality("best_effort", 50))
+
+    def _exposure_told(self) -> bool:
+        return self.count_publishers(self._exposure_input.topic_name) > 0
 
     def _on_image(self, msg: Image) -> None:
         self._last_image = time.monotonic()

@@ -32,7 +32,7 @@ class FitNode(BaseNode):
 
     def __init__(self, name: str, make_engine: Callable[[Settings], Engine] | None = None, **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
-        self.intake = Intake(self.settings, self.problem)
+        self.intake = Intake(self.settings, self.problem, self._exposure_told)
         self.output = EstimatePublisher(self, self.settings)
         make = make_engine or engine.PipelineEngine
         self.worker = FitWorker(lambda: self._prepared(make), self.intake, self.output.publish, self.problem)
@@ -65,8 +65,12 @@ class FitNode(BaseNode):
         self.create_subscription(Image, "image", self._on_image, images, event_callbacks=events)
         # Best effort hears every publisher; these messages are small.
         self.create_subscription(CameraInfo, "camera_info", self.intake.camera_info, quality("best_effort", 10))
-        self.create_subscription(TimeReference, "exposure", self.intake.exposure, quality("best_effort", 50))
+        self._exposure_input = self.create_subscription(TimeReference, "exposure", self.intake.exposure,
+                                                   quality("best_effort", 50))
         self.create_subscription(Image, "background", self._on_background, quality("reliable", 1, latched=True))
+
+    def _exposure_told(self) -> bool:
+        return self.count_publishers(self._exposure_input.topic_name) > 0
 
     def _on_image(self, msg: Image) -> None:
         self._last_image = time.monotonic()

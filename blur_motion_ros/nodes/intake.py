@@ -19,6 +19,8 @@ from blur_motion_ros.types import Exposure, Frame
 
 _KEPT_EXPOSURES = 64
 _EXPOSURE_WAIT_S = 0.02  # an image may overtake its exposure message
+_FIRST_EXPOSURE_WAIT_S = 0.1  # the first message of a topic takes longer
+_SILENT_AFTER = 10  # images in a row without an exposure message: nobody tells them any more
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,19 @@ class Intake:
     """Checks and converts the messages of one camera. Not thread-safe except `exposure`, which may be called anytime.
 
     problem(kind, sentence): told of everything that is wrong; a bad message is dropped and the stream goes on.
+    exposure_told: whether somebody publishes exposures; the first image then waits for its own.
     """
 
-    def __init__(self, settings: Settings, problem: Callable[[str, str], None]) -> None:
-        self._settings, self._problem = settings, problem
+    def __init__(self, settings: Settings, problem: Callable[[str, str], None],
+                 exposure_told: Callable[[], bool] = lambda: False) -> None:
+        self._settings, self._problem, self._exposure_told = settings, problem, exposure_told
         self._model = ExposureModel(settings.camera)
         self._camera: Camera | None = None
         self._fixed = load_camera(settings.ros.calibration) if settings.ros.calibration else None
         self._exposures: OrderedDict[int, int] = OrderedDict()
         self._exposure_came = threading.Condition()
+        self._told_ns: int | None = None  # the last duration that was told
+        self._untold = 0  # images since
         self._shape: tuple[int, int, str] | None = None
         self._clock: StreamClock | None = None
         self._index = 0
@@ -115,17 +121,37 @@ class Intake:
         except ClockJump as jump:
             self._problem(f"stamp_{jump.kind.value}", str(jump))
             exposure, flush = jump.exposure, jump.flush
-        closed = None if exposure is None else self._closing(ns)
-        if closed is not None:
-            exposure = Exposure(self._clock.seconds(stamp), (closed - self._clock.epoch) / NANO)
+        duration = None if exposure is None else self._told_duration(ns)
+        if duration is not None:
+            opened = self._clock.seconds(stamp)
+            exposure = Exposure(opened, opened + duration / NANO)
         return exposure, flush
 
-    def _closing(self, opened: int) -> int | None:
-        """Shutter closing (ns) told by the exposure topic; waits a little for it when that topic is in use."""
+    def _told_duration(self, opened: int) -> int | None:
+        """Open-shutter time (ns) told by the exposure topic for the image stamped `opened`.
+
+        Waits a little for it when that topic is in use. A message that got lost is made up for by the one before it:
+        exposures change slowly, and the settings may be far off.
+        """
         with self._exposure_came:
-            if self._exposures:
-                self._exposure_came.wait_for(lambda: opened in self._exposures, _EXPOSURE_WAIT_S)
-            return self._exposures.get(opened)
+            if opened not in self._exposures and self._untold < _SILENT_AFTER:
+                self._exposure_came.wait_for(lambda: opened in self._exposures, self._patience())
+            closed = self._exposures.get(opened)
+        if closed is not None:
+            self._told_ns, self._untold = closed - opened, 0
+            return self._told_ns
+        self._untold += 1
+        if self._told_ns is not None and self._untold == _SILENT_AFTER:
+            self._problem("exposure", f"no exposure message for {_SILENT_AFTER} images; taking the exposure from the "
+                          "settings again (camera.exposure_*); let the header.stamp of both be the same")
+            self._told_ns = None
+        return self._told_ns
+
+    def _patience(self) -> float:
+        """Seconds that an image waits for its exposure message."""
+        if self._exposures:
+            return _EXPOSURE_WAIT_S
+        return _FIRST_EXPOSURE_WAIT_S if self._index == 0 and self._exposure_told() else 0.0
 
 
 def _shape_text(shape: tuple[int, int, str]) -> str:
