@@ -102,36 +102,46 @@ def fit_drift(frame: np.ndarray, plate: np.ndarray, sigma: np.ndarray, cell: np.
     return Drift(gains, offsets, np.sqrt(scale).reshape(CELLS).astype(np.float32), float(explained), len(frame))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _fit_global(frame, plate, sigma, ratio):
+def _fit_global(frame: np.ndarray, plate: np.ndarray, sigma: np.ndarray,
+                ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Robust gain, offset [3]; weight [N] of the samples; level: their residual in units of sigma."""
-    n = frame.shape[0]
-    gain, offset = ratio.copy(), np.zeros(3)
-    misfit, weight = np.empty(n), np.empty(n)
-    level = 1.0
+    gain, offset, level = ratio.copy(), np.zeros(3), 1.0
+    misfit, weight = np.empty(len(frame)), np.empty(len(frame))
     for _ in range(_ROUNDS):
-        for i in range(n):
-            r = 0.0
-            for c in range(3):
-                r += (frame[i, c] - gain[c] * plate[i, c] - offset[c]) ** 2
-            misfit[i] = r / (3.0 * sigma[i] ** 2)
-        level = max(np.sqrt(np.median(misfit) / 0.79), 1.0)
-        for i in range(n):
-            weight[i] = 1.0 / (1.0 + misfit[i] / (level * _CUT) ** 2) ** 2
-        for c in range(3):
-            s0, s1, s2, t0, t1 = (level / _OFFSET_SD) ** 2, 0.0, 1e-9, 0.0, 0.0
-            for i in range(n):
-                w, b, f = weight[i] / sigma[i] ** 2, plate[i, c], frame[i, c]
-                s0 += w
-                s1 += w * b
-                s2 += w * b * b
-                t0 += w * f
-                t1 += w * f * b
-            determinant = s0 * s2 - s1 * s1
-            if determinant > 1e-9 * s0 * s2:
-                gain[c] = (s0 * t1 - s1 * t0) / determinant
-                offset[c] = (s2 * t0 - s1 * t1) / determinant
+        _misfit(frame, plate, sigma, gain, offset, misfit)
+        level = max(float(np.sqrt(np.median(misfit) / 0.79)), 1.0)
+        _reweighted(frame, plate, sigma, misfit, level, gain, offset, weight)
     return gain, offset, weight, level
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _misfit(frame, plate, sigma, gain, offset, misfit):
+    for i in range(frame.shape[0]):
+        r = 0.0
+        for c in range(3):
+            r += (frame[i, c] - gain[c] * plate[i, c] - offset[c]) ** 2
+        misfit[i] = r / (3.0 * sigma[i] ** 2)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _reweighted(frame, plate, sigma, misfit, level, gain, offset, weight):
+    """One round of reweighted least squares: weight [N] by misfit; gain, offset [3], each colour by itself."""
+    n = frame.shape[0]
+    for i in range(n):
+        weight[i] = 1.0 / (1.0 + misfit[i] / (level * _CUT) ** 2) ** 2
+    for c in range(3):
+        s0, s1, s2, t0, t1 = (level / _OFFSET_SD) ** 2, 0.0, 1e-9, 0.0, 0.0
+        for i in range(n):
+            w, b, f = weight[i] / sigma[i] ** 2, plate[i, c], frame[i, c]
+            s0 += w
+            s1 += w * b
+            s2 += w * b * b
+            t0 += w * f
+            t1 += w * f * b
+        determinant = s0 * s2 - s1 * s1
+        if determinant > 1e-9 * s0 * s2:
+            gain[c] = (s0 * t1 - s1 * t0) / determinant
+            offset[c] = (s2 * t0 - s1 * t1) / determinant
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -123,9 +123,9 @@ class BackgroundModel:
         drift = self._drift_of(image)
         self._watch(drift)
         if self.settings.learn:
-            learn(image, self._table, self._noise, drift.gain, drift.offset, *columns_of(image.shape[1]), mask,
-                  person is not None, self._now, self.settings.settle, self.settings.replace, self._plate, self._age,
-                  self._scatter, self._candidate, self._since, self._sightings)
+            learn(_one_kind(image), self._table, self._noise, drift.gain, drift.offset, *columns_of(image.shape[1]),
+                  mask, person is not None, self._now, self.settings.settle, self.settings.replace, self._plate,
+                  self._age, self._scatter, self._candidate, self._since, self._sightings)
         self._updates += 1
         if self._updates % _REFRESH == 0 or self._status is PlateStatus.EMPTY:
             self._refresh()
@@ -164,8 +164,8 @@ class BackgroundModel:
         self._drift_image = image
         if self.settings.drift == "none":
             return self._drift
-        frame, plate, sigma, cell = _samples(image, self._plate, self._sigma, self._age, self._person, self._table,
-                                             *self._grid)
+        frame, plate, sigma, cell = _samples(_one_kind(image), self._plate, self._sigma, self._age, self._person,
+                                             self._table, *self._grid)
         if len(frame) < 50:
             return self._drift
         self._drift = fit_drift(frame, plate, sigma, cell, self.settings.drift == "local")
@@ -251,6 +251,14 @@ def _landmark_mask(person: Landmarks, width: int, height: int) -> np.ndarray:
 
 def _image(frame: Frame | np.ndarray) -> np.ndarray:
     return frame.image if isinstance(frame, Frame) else frame
+
+
+def _one_kind(image: np.ndarray) -> np.ndarray:
+    """The image contiguous and read-only, as a view of a message is: numba compiles a kernel anew (a second, at the
+    first frame) for every other combination of the two."""
+    view = np.ascontiguousarray(image).view()
+    view.flags.writeable = False
+    return view
 
 
 def _colour_image(image: np.ndarray, name: str) -> np.ndarray:

@@ -80,20 +80,28 @@ def _stature(body: BodyModel) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _posed(transl, local, rest, points, rest_by_beta, points_by_beta, point_joint, parents, out, joints, globals_, jac):
-    n_beta = rest_by_beta.shape[2]
-    joints_by_beta = np.zeros((24, 3, n_beta))
-    joints[0] = rest[0] + transl
-    globals_[0] = local[0]
-    joints_by_beta[0] = rest_by_beta[0]
+    # Plain loops: with slices and matrix products this one kernel took 7 s to compile.
+    joints_by_beta = np.zeros(rest_by_beta.shape)
+    for a in range(3):
+        joints[0, a] = rest[0, a] + transl[a]
+        for b in range(3):
+            globals_[0, a, b] = local[0, a, b]
+        for n in range(rest_by_beta.shape[2]):
+            joints_by_beta[0, a, n] = rest_by_beta[0, a, n]
     for j in range(1, 24):
         p = parents[j]
-        globals_[j] = globals_[p] @ local[j]
-        joints[j] = joints[p] + globals_[p] @ (rest[j] - rest[p])
-        joints_by_beta[j] = joints_by_beta[p] + globals_[p] @ (rest_by_beta[j] - rest_by_beta[p])
+        for a in range(3):
+            for b in range(3):
+                total = 0.0
+                for c in range(3):
+                    total += globals_[p, a, c] * local[j, c, b]
+                globals_[j, a, b] = total
+        _carry(globals_[p], rest[j], rest[p], joints[p], joints[j])
+        _carry_slopes(globals_[p], rest_by_beta[j], rest_by_beta[p], joints_by_beta[p], joints_by_beta[j], 0)
     for i in range(len(points)):
         j = point_joint[i]
-        out[i] = joints[j] + globals_[j] @ (points[i] - rest[j])
-        jac[i, :, 75:] = joints_by_beta[j] + globals_[j] @ (points_by_beta[i] - rest_by_beta[j])
+        _carry(globals_[j], points[i], rest[j], joints[j], out[i])
+        _carry_slopes(globals_[j], points_by_beta[i], rest_by_beta[j], joints_by_beta[j], jac[i], 75)
         for a in range(3):
             jac[i, a, a] = 1.0
         while j >= 0:
@@ -105,3 +113,24 @@ def _posed(transl, local, rest, points, rest_by_beta, points_by_beta, point_join
                 jac[i, 1, column] = gz * x - gx * z
                 jac[i, 2, column] = gx * y - gy * x
             j = parents[j]
+
+
+@njit(cache=True, nogil=True)
+def _carry(turn, point, pivot, place, out):
+    """out [3] = place + turn (point - pivot)."""
+    for a in range(3):
+        total = place[a]
+        for b in range(3):
+            total += turn[a, b] * (point[b] - pivot[b])
+        out[a] = total
+
+
+@njit(cache=True, nogil=True)
+def _carry_slopes(turn, point, pivot, place, out, first):
+    """`_carry` for the slopes by betas, each [3, n], into the columns of `out` from `first` on."""
+    for a in range(3):
+        for n in range(place.shape[1]):
+            total = place[a, n]
+            for b in range(3):
+                total += turn[a, b] * (point[b, n] - pivot[b, n])
+            out[a, first + n] = total

@@ -36,7 +36,8 @@ def _kmeans(pixels, count, rounds):
     nearest = np.full(n, 1e9)
     pick = n // 2
     for k in range(count):
-        centres[k] = pixels[pick]
+        for c in range(3):  # not as a slice: that would bring seconds of numba's own code to compile
+            centres[k, c] = pixels[pick, c]
         far = -1.0
         for i in range(n):
             d = 0.0
@@ -78,7 +79,10 @@ def _describe(roots, label, colours, spread, share):
                     total[c] += light
                     power += light**2
         if n > 0:
-            mean = total / n
-            variance = (power / n - (mean * mean).sum()) / 3.0
-            colours[k] = mean
+            squares = 0.0
+            for c in range(3):
+                mean = total[c] / n
+                squares += mean * mean
+                colours[k, c] = mean
+            variance = (power / n - squares) / 3.0
             share[k], spread[k] = n / label.shape[0], np.sqrt(max(variance, 0.0) + 1e-4)
