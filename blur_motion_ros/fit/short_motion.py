@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -73,21 +74,36 @@ class Expectation:
         return out
 
 
+def load_network(path: str | Path | None = None, device: str = "cpu"):
+    """The TorchScript module of a file (None: the packaged one), one per process: its first calls are slow.
+
+    Raises ShortMotionError where there is no such file or it is something else.
+    """
+    path = Path(path) if path else ASSET
+    if not path.is_file():
+        raise ShortMotionError(f"short-motion network {path} does not exist; train it: blur-motion train prior")
+    return _loaded(path, path.stat().st_mtime_ns, device)
+
+
+@lru_cache(maxsize=2)
+def _loaded(path: Path, _modified: int, device: str):
+    import torch
+
+    try:
+        network = torch.jit.load(str(path), map_location=device).eval()
+    except RuntimeError as error:
+        raise ShortMotionError(f"{path} is not a TorchScript file: {error}") from error
+    if not hasattr(network, "expect"):
+        raise ShortMotionError(f"{path} was trained before version 2 of the network; train it again: "
+                               "blur-motion train prior")
+    return network
+
+
 class ShortMotionPrior:
-    """Loads the TorchScript file once; every call is about a millisecond on one core."""
+    """The network of one file; every call is about a millisecond on one core."""
 
     def __init__(self, path: str | Path | None = None):
-        import torch
-        path = Path(path) if path else ASSET
-        if not path.is_file():
-            raise ShortMotionError(f"short-motion network {path} does not exist; train it: blur-motion train prior")
-        try:
-            self._net = torch.jit.load(str(path), map_location="cpu").eval()
-        except RuntimeError as error:
-            raise ShortMotionError(f"{path} is not a TorchScript file: {error}") from error
-        if not hasattr(self._net, "expect"):
-            raise ShortMotionError(f"{path} was trained before version 2 of the network; train it again: "
-                                   "blur-motion train prior")
+        self._net = load_network(path)
         self._usual = np.asarray(self._net.sigma[0], np.float64)
 
     @property

@@ -27,7 +27,6 @@ from blur_motion_ros.initialiser.registration import (
 )
 from blur_motion_ros.initialiser.settings import InitialiserSettings, RegistrationSettings
 from blur_motion_ros.initialiser.sides import SideKeeper
-from blur_motion_ros.initialiser.unmix import unmix
 from blur_motion_ros.types import Exposure, Frame, Landmarks, Plate, PoseMeasurement
 
 
@@ -41,7 +40,6 @@ class LandmarkInitialiser:
         self.tracker = PersonTracker(networks, self.settings.person)
         self.register = Registrar(body, self.settings.registration, prior)
         self.sides = SideKeeper()
-        self._compile()
 
     def reset(self) -> None:
         """Forget the person."""
@@ -57,13 +55,11 @@ class LandmarkInitialiser:
             self.sides.reset()
             self.register.forget_pose()
             return None
-        return self.register(self.sides.correct(seen), frame)
+        return self.of_landmarks(frame, seen)
 
-
-    def _compile(self) -> None:
-        """Have the numba kernels ready (seconds after installation, else at once), not at the first frame."""
-        unmix(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.float32))
-        self.register.body.posed(np.zeros(3), np.tile(np.eye(3), (24, 1, 1)), np.zeros(10))
+    def of_landmarks(self, frame: Frame, landmarks: Landmarks) -> PoseMeasurement:
+        """The measurement where the landmarks are known already."""
+        return self.register(self.sides.correct(landmarks), frame)
 
 
 def _check(frame: Frame, plate: Plate | None) -> None:

@@ -154,20 +154,20 @@ class VibeInitialiser:
         from blur_motion_ros.initialiser.landmark import Registrar
         from blur_motion_ros.initialiser.sides import SideKeeper
 
-        self._tracker, self.stream, self._body = tracker, stream, body
+        self.tracker, self.stream, self._body = tracker, stream, body
         self.register = register or Registrar(body)
         self._sides = sides or SideKeeper()
         self._filter = PoseFilter() if smooth else None
 
     def reset(self) -> None:
         """Forget whom we followed and how they moved."""
-        for part in (self._tracker, self.stream, self.register, self._sides, self._filter):
+        for part in (self.tracker, self.stream, self.register, self._sides, self._filter):
             if part is not None:
                 part.reset()
 
     def measure(self, frame: Frame, plate: Plate | None = None) -> PoseMeasurement | None:
         """The body at mid exposure, or None where nobody is found. plate: clean background under this frame's light."""
-        landmarks = self._tracker.track(frame.image, plate)
+        landmarks = self.tracker.track(frame.image, plate)
         if landmarks is None:
             self.register.forget_pose()
             self._sides.reset()

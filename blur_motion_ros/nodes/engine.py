@@ -45,9 +45,10 @@ class PipelineEngine:
         self._pipeline = Pipeline(settings)
         self._surface = Surface(settings.body.path, settings.ros.mesh_lod)
         if settings.ros.warm_up:
-            from blur_motion_ros.nodes.warm_up import warm_up
+            from blur_motion_ros.warm_up import warm_up
 
-            warm_up(settings)
+            warm_up(self._pipeline)
+            self.colours()  # finds each vertex of the surface on the fitted one, once
 
     @property
     def faces(self) -> np.ndarray:
