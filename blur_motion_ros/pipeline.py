@@ -70,8 +70,9 @@ class Pipeline:
         self.background = BackgroundModel(self.settings.background, self.settings.camera.response)
         self.timings: dict[str, float] = {}
         self._betas = np.zeros(10)
-        self._mean_body = FitBody.of(self.body.rest_vertices(), self.body.rest_joints(), self.body.weights,
-                                     self.body.parents, self.body.faces)
+        mean = FitBody.of(self.body.rest_vertices(), self.body.rest_joints(), self.body.weights, self.body.parents,
+                          self.body.faces)
+        self._mean_body = replace(mean, uv=self.body.uv, uv_faces=self.body.uv_faces)
         self._fit = make_fit(self.settings.fit, self._fit_body(self._betas), self._betas)
         self.exposure: ExposureEstimator | None = None
         if self.settings.camera.exposure_mode == "estimate":

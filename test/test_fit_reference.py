@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from numpy.polynomial import legendre
-from scipy import sparse
 from synthetic import capsule_body
 
 from blur_motion_ros.fit import colour, dynamics, image_terms, linear, solver
@@ -297,18 +296,25 @@ def test_changes_by_limb_are_masked_means(window):
     assert np.isfinite(found).sum() >= 4
 
 
+def colour_weights(vertices, faces, face, count):
+    """[2 * SIZE^2, count]: what every vertex's colour adds to the pixels of two exposures (three sub-frames each)."""
+    fine = face.shape[1] // SIZE
+    out = np.zeros((2 * SIZE**2, count))
+    for m, y, x in np.argwhere(face >= 0):
+        corners = faces[face[m, y, x]]
+        homogeneous = vertices[m, corners].astype(np.float64) @ K.T
+        at = (homogeneous[:, :2] / homogeneous[:, 2:] + 0.5) * fine - 0.5
+        share = np.linalg.solve(np.vstack([at.T, np.ones(3)]), [x, y, 1.0])
+        out[(m // 3 * SIZE + y // fine) * SIZE + x // fine, corners] += share / (3 * fine**2)
+    return out
+
+
 def test_colours_equal_sparse_conjugate_gradients(window):
     p = window.problem
     posed, alpha = p.evaluate(window.free).posed, window.at.predicted[..., 3]
     start = RNG.uniform(0, 1, p.colours.shape).astype(np.float32)
     found = colour.solve_colours(p.body, posed.vertices, p.workspace.frames, p.target, alpha, start)
-    samples = 3 * int((p.workspace.frames.face >= 0).sum())
-    rows, columns, values = np.empty(samples, np.int32), np.empty(samples, np.int32), np.empty(samples, np.float32)
-    frame_of = (np.arange(6) // 3).astype(np.int32)
-    used = raster.colour_weights(posed.vertices, p.body.faces, K.astype(np.float32), p.workspace.frames.face, SIZE,
-                                 frame_of, np.float32(1 / 3), rows, columns, values)
-    assert used == samples
-    a = sparse.coo_matrix((values, (rows, columns)), (2 * SIZE**2, len(start))).toarray().astype(np.float64)
+    a = colour_weights(posed.vertices, p.body.faces, p.workspace.frames.face, len(start))
     painted = (a @ p.colours).reshape(2, SIZE, SIZE, 3)
     light = np.stack([p.workspace.frames.colour[:3].mean(0), p.workspace.frames.colour[3:].mean(0)])
     assert np.abs(painted - light).max() < 1e-5  # the map of the colours is the image that was drawn

@@ -5,13 +5,14 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from blur_motion_ros.fit import image_terms, losses
+from blur_motion_ros.fit import colour, image_terms, losses
 from blur_motion_ros.fit.dynamics import Carry, MotionPrior
 from blur_motion_ros.fit.gaussian_terms import CoefficientPrior, PoseGaussian
 from blur_motion_ros.fit.layout import WindowLayout
 from blur_motion_ros.fit.priors import DIMENSIONS, MixturePrior, load_motion_statistics, load_pose_prior
 from blur_motion_ros.fit.settings import LossWeights
 from blur_motion_ros.fit.short_motion import ShortMotionPrior
+from blur_motion_ros.fit.texels import TexelGrid, neighbour_pairs
 from blur_motion_ros.learning.short_motion import ShortMotionNet
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.types import Exposure
@@ -108,29 +109,39 @@ def test_robust_residuals_are_those_of_the_second_order_solver():
 
 
 def test_texture_smoothness_over_visible_eight_neighbours():
-    """One white texel in the middle of a black 3 x 3 texture: 8 of the 20 neighbouring pairs differ by one."""
-    texture = torch.zeros(3, 3, 3)
-    texture[1, 1] = 1
-    seen = torch.ones(3, 3, dtype=torch.bool)
-    assert float(losses.texture_smoothness(texture, seen)) == pytest.approx(8 / 20)
-    seen[0] = False  # five of its neighbours and 6 texels are left: 11 pairs, five with the middle
-    assert float(losses.texture_smoothness(texture, seen)) == pytest.approx(5 / 11)
-    seen[1, 1] = False
-    assert float(losses.texture_smoothness(texture, seen)) == 0
-    assert float(losses.texture_smoothness(texture, torch.zeros(3, 3, dtype=torch.bool))) == 0
-    slow = np.random.default_rng(3).uniform(size=(5, 5, 3))
-    mask = np.random.default_rng(4).uniform(size=(5, 5)) < 0.7
-    pairs = [np.abs(slow[i, j] - slow[k, m]).mean() for i in range(5) for j in range(5) for k in range(5)
-             for m in range(5) if (i, j) < (k, m) and max(abs(i - k), abs(j - m)) == 1 and mask[i, j] and mask[k, m]]
-    assert float(losses.texture_smoothness(torch.tensor(slow), torch.tensor(mask))) == pytest.approx(np.mean(pairs))
-    assert_gradient(lambda x: losses.texture_smoothness(x, torch.tensor(mask)), slow, h=1e-7)
+    """One white texel in the middle of black ones, all of one chart: 4 neighbours beside it, 4 at the corners."""
+    corners, faces = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]), np.array([[0, 1, 2], [0, 2, 3]])
+    grid = TexelGrid.of(corners, faces, 5)
+    pairs, weights = (torch.tensor(a) for a in neighbour_pairs(grid, np.ones(25, bool)))
+    texture, seen = torch.zeros(25, 3), torch.ones(25, dtype=torch.bool)
+    texture[12] = 1
+    assert float(losses.texture_smoothness(texture, pairs.long(), weights, seen)) == pytest.approx(3 * (4 + 4 / 2))
+    seen[:10] = False  # the rows above
+    assert float(losses.texture_smoothness(texture, pairs.long(), weights, seen)) == pytest.approx(3 * (3 + 2 / 2))
+    seen[12] = False
+    assert float(losses.texture_smoothness(texture, pairs.long(), weights, seen)) == 0
+    slow, mask = np.random.default_rng(3).uniform(size=(25, 3)), np.random.default_rng(4).uniform(size=25) < 0.7
+    expected = 0.0
+    for a in range(25):
+        for b in range(a):
+            (i, j), (k, m) = grid.at[a], grid.at[b]
+            if max(abs(i - k), abs(j - m)) == 1 and mask[a] and mask[b]:
+                expected += ((slow[a] - slow[b]) ** 2).sum() / ((i - k) ** 2 + (j - m) ** 2)
+    got = losses.texture_smoothness(torch.tensor(slow), pairs.long(), weights.double(), torch.tensor(mask))
+    assert float(got) == pytest.approx(expected)
+    kept, share = neighbour_pairs(grid, mask)
+    quadratic = sum(slow[:, c] @ colour.graph_laplacian(kept, share, 25) @ slow[:, c] for c in range(3))
+    assert float(got) == pytest.approx(quadratic), "the form that the linear solves have"
+    assert_gradient(lambda x: losses.texture_smoothness(x, pairs.long(), weights.double(), torch.tensor(mask)), slow)
 
 
-def test_colour_smoothness_is_the_same_on_a_mesh():
+def test_texture_smoothness_on_a_mesh():
     colours = torch.tensor([[0.0, 0, 0], [0.3, 0.6, 0.0], [1, 1, 1]])
-    edges = torch.tensor([[0, 1], [1, 2]])
-    assert float(losses.colour_smoothness(colours, edges, torch.tensor([True, True, False]))) == pytest.approx(0.3)
-    assert float(losses.colour_smoothness(colours, edges, torch.tensor([True] * 3))) == pytest.approx((0.9 + 2.1) / 6)
+    edges, ones = torch.tensor([[0, 1], [1, 2]]), torch.ones(2)
+    seen = torch.tensor([True, True, False])
+    assert float(losses.texture_smoothness(colours, edges, ones, seen)) == pytest.approx(0.09 + 0.36)
+    seen[2] = True
+    assert float(losses.texture_smoothness(colours, edges, ones, seen)) == pytest.approx(0.45 + 0.49 + 0.16 + 1)
 
 
 def test_shape_norm():

@@ -23,7 +23,7 @@ from blur_motion_ros.fit import texture, texture_files
 from blur_motion_ros.fit.image_terms import Target
 from blur_motion_ros.fit.kinematics import FitBody
 from blur_motion_ros.fit.settings import FitSettings
-from blur_motion_ros.fit.texels import TexelGrid, neighbour_pairs, seam_pairs, smoothness
+from blur_motion_ros.fit.texels import TexelGrid, seam_pairs
 from blur_motion_ros.light import to_codes
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.render import raster
@@ -200,29 +200,6 @@ def test_two_exposures_in_one_call_are_the_two_alone(grid, body):
     for i, piece in enumerate(pieces):
         alone = matrix(piece, 1)
         assert abs(both[i * SIZE**2:(i + 1) * SIZE**2] - alone).max() < 1e-6
-
-
-def test_smoothness_is_the_eight_neighbour_term_and_its_gradient_its_slope():
-    square = np.array([[0.1, 0.1], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9]])
-    grid = TexelGrid.of(square, np.array([[0, 1, 2], [0, 2, 3]]), 16)
-    rng = np.random.default_rng(0)
-    visible = rng.uniform(size=len(grid.at)) < 0.8
-    pairs, weights = neighbour_pairs(grid, visible)
-    x = rng.normal(size=(len(grid.at), 3))
-    slow = 0.0
-    for i, (row, column) in enumerate(grid.at):
-        for j, (r, c) in enumerate(grid.at):
-            if i < j and max(abs(row - r), abs(column - c)) == 1 and visible[i] and visible[j]:
-                slow += ((x[i] - x[j]) ** 2).sum() / ((row - r) ** 2 + (column - c) ** 2)
-    value, gradient = smoothness(x, pairs, weights)
-    assert value == pytest.approx(slow)
-    for _ in range(20):
-        i, c, h = rng.integers(len(x)), rng.integers(3), 1e-4
-        up, down = x.copy(), x.copy()
-        up[i, c] += h
-        down[i, c] -= h
-        slope = (smoothness(up, pairs, weights)[0] - smoothness(down, pairs, weights)[0]) / (2 * h)
-        assert gradient[i, c] == pytest.approx(slope, abs=1e-6)
 
 
 def test_unseen_skin_is_copied_from_the_other_side_or_continued(grid, body):

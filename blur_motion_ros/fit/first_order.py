@@ -2,7 +2,8 @@
 
 Same unknowns, problem and terms as `fit.solver`, and by default the same loss, so that the two can be compared; the
 paper's own terms are `FirstOrderSettings.weights` away. Gradients come from a differentiable renderer (`render.make`),
-on the CPU or on an NVIDIA GPU. Vertex colours and the shape can be free as well, as in the paper.
+on the CPU or on an NVIDIA GPU. The surface's colours (texels or vertices) and the shape can be free as well, as in the
+paper: one joint loss, one descent.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from torch import Tensor
 from blur_motion_ros import render
 from blur_motion_ros.fit import kinematics_torch as kinematics
 from blur_motion_ros.fit import losses
+from blur_motion_ros.fit.kinematics import FitBody
 from blur_motion_ros.fit.kinematics_torch import TorchBody
 from blur_motion_ros.fit.settings import FirstOrderSettings, FitSettings
 from blur_motion_ros.fit.solver import Problem, Solution
+from blur_motion_ros.fit.surface import Surface
+from blur_motion_ros.fit.texels import TexelGrid
 from blur_motion_ros.motion import rotations_torch
-from blur_motion_ros.render.base import Rendered, Renderer
+from blur_motion_ros.render.base import Rendered, Renderer, Texels
 
 _CHECK_EVERY = 20  # steps between two looks at whether the loss still falls
 
@@ -40,37 +44,52 @@ class Shape:
 
 @dataclass(frozen=True)
 class FirstOrderSolution(Solution):
-    """A `Solution` with what else was free: colours [V, 3] and betas [10] (None where they were not), the values of
-    the loss's terms at the solution (unweighted), and the weighted loss of every step."""
+    """A `Solution` with what else was free: surface and betas [10] (None where they were not), the values of the
+    loss's terms at the solution (unweighted), and the weighted loss of every step."""
 
-    colours: np.ndarray | None
+    surface: Surface | None
     betas: np.ndarray | None
     terms: dict[str, float]
     history: tuple[float, ...]
 
 
 def solve_first_order(problem: Problem, free: np.ndarray, settings: FirstOrderSettings, iterations: int | None = None,
-                      renderer: Renderer | None = None, colours: bool = False, shape: Shape | None = None
+                      renderer: Renderer | None = None, surface: Surface | None = None, shape: Shape | None = None
                       ) -> FirstOrderSolution:
     """Minimise the joint loss from `free` [21, K, 3] by Adam; at most `iterations` steps (default: the settings').
 
-    renderer: where to draw (default: CPU). colours, shape: whether vertex colours and betas are free too. The answer is
-    the best motion seen; its `evaluation` is `problem.evaluate` there (same yardstick as `solver.solve`).
+    renderer: where to draw (default: CPU). surface, shape: colours and betas that are free too, from where they begin;
+    without a surface the problem's vertex colours are drawn as they are, and their smoothness is no term. The answer is
+    the best motion seen; its `evaluation` is `problem.evaluate` there (same yardstick as `solver.solve`; a texture is
+    drawn as the colours that it has at the vertices).
     Raises ValueError for weights without a term (see `losses.joint`), RendererError from the renderer.
     """
-    search = _Search(problem, free, settings, renderer or cpu_renderer(), colours, shape)
+    search = _Search(problem, free, settings, renderer or cpu_renderer(), surface, shape)
     best, history = search.run(settings.iterations if iterations is None else iterations)
     solved = search.problem_at(best)
     found = best["free"]
-    return FirstOrderSolution(found, solved.evaluate(found), None, len(history), best.get("colours"),
+    return FirstOrderSolution(found, solved.evaluate(found), None, len(history), best.get("surface"),
                               best.get("betas"), best["terms"], tuple(history))
 
 
-def solve_window(problem: Problem, free: np.ndarray, settings: FitSettings, warm: bool) -> FirstOrderSolution:
+def solve_window(problem: Problem, free: np.ndarray, settings: FitSettings, warm: bool,
+                 surface: Surface | None = None) -> FirstOrderSolution:
     """`solve_first_order` as `BlurFit` calls it: steps for a warm or a cold start, drawn on `settings.device`."""
     first = settings.first_order
     return solve_first_order(problem, free, first, first.iterations if warm else first.cold_iterations,
-                             renderer_for(settings.device))
+                             renderer_for(settings.device), surface)
+
+
+def start_surface(body: FitBody, settings: FirstOrderSettings, colours: np.ndarray) -> Surface | None:
+    """The colours to be solved with the motion, beginning with those of the vertices [V, 3]; None: none (weight 0).
+
+    A body without texture coordinates has its vertices coloured.
+    """
+    if settings.weights.texture == 0:
+        return None
+    if settings.texture == "vertices" or body.uv is None:
+        return Surface.of_vertices(body, colours)
+    return Surface.of_texels(body, TexelGrid.of(body.uv, body.uv_faces, settings.texture_size), colours)
 
 
 @lru_cache(maxsize=1)
@@ -88,12 +107,15 @@ class _Search:
     """One Adam run: the unknown tensors, and the loss as a function of them."""
 
     def __init__(self, problem: Problem, free: np.ndarray, settings: FirstOrderSettings, renderer: Renderer,
-                 colours: bool, shape: Shape | None):
+                 surface: Surface | None, shape: Shape | None):
         self.problem, self.settings, self.renderer, self.shape = problem, settings, renderer, shape
+        self.surface = surface
         self.start = self._tensor(free)
         self.root = self._tensor(_whitener(problem, free)) if settings.precondition else None
         self.step = torch.zeros(self.start.numel(), device=renderer.device, requires_grad=True)
-        self.colours = self._tensor(problem.colours).requires_grad_(colours)
+        values = problem.colours if surface is None else surface.values
+        self.colours = self._tensor(values).requires_grad_(surface is not None)
+        self.weights = settings.weights if surface is not None else replace(settings.weights, texture=0.0)
         self.betas = self._tensor(shape.betas).requires_grad_() if shape is not None else None
 
     # -- the search --------------------------------------------------------------------------------------------------
@@ -106,7 +128,7 @@ class _Search:
         history: list[float] = []
         best: dict = {}
         for i in range(iterations + 1):
-            total, terms = losses.joint(self.settings.weights, self.terms())
+            total, terms = losses.joint(self.weights, self.terms())
             value = float(total.detach())
             if not best or value < best["loss"]:
                 best = {**self._arrays(), "terms": terms, "loss": value}
@@ -148,14 +170,16 @@ class _Search:
     def _arrays(self) -> dict[str, np.ndarray]:
         out = {"free": self._free().detach().cpu().double().numpy()}
         if self.colours.requires_grad:
-            out["colours"] = self.colours.detach().cpu().numpy().copy()
+            out["surface"] = self.surface.painted(self.colours.detach().cpu().numpy().copy())
         if self.betas is not None:
             out["betas"] = self.betas.detach().cpu().double().numpy().copy()
         return out
 
     def problem_at(self, best: dict) -> Problem:
         """The problem with the colours and the shape that were found."""
-        colours, body = best.get("colours", self.problem.colours), self.problem.body
+        colours, body = self.problem.colours, self.problem.body
+        if "surface" in best:
+            colours = best["surface"].vertex_colours()
         if "betas" in best:
             change = best["betas"] - self.shape.betas
             body = body.reshaped(body.rest_vertices + self.shape.vertices @ change,
@@ -186,7 +210,7 @@ class _Search:
             terms["adversarial"] = lambda: losses.adversarial(
                 _short_motion_network(str(self.renderer.device)), *state.short_motion())
         if self.colours.requires_grad:
-            terms["texture"] = lambda: losses.colour_smoothness(self.colours, self._edges, state.visible())
+            terms["texture"] = lambda: losses.texture_smoothness(self.colours, *self._neighbours, state.rendered.seen)
         if self.betas is not None:
             terms["shape"] = lambda: losses.shape_norm(self.betas)
         return terms
@@ -228,8 +252,20 @@ class _Search:
         return (self._weight[..., 3] > 1).float()
 
     @cached_property
-    def _edges(self) -> Tensor:
-        return torch.from_numpy(self.problem.body.edges.astype(np.int64)).to(self.renderer.device)
+    def _neighbours(self) -> tuple[Tensor, Tensor]:
+        pairs = torch.from_numpy(self.surface.pairs.astype(np.int64)).to(self.renderer.device)
+        return pairs, self._tensor(self.surface.weights)
+
+    @cached_property
+    def _layout(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """uv, uv_faces and index of the surface's texels; None for vertex colours."""
+        if self.surface is None or self.surface.grid is None:
+            return None
+        return tuple(torch.from_numpy(a).to(self.renderer.device) for a in self.surface.grid.layout)
+
+    def paint(self) -> Tensor | Texels:
+        """The present colours, as the renderer takes them."""
+        return self.colours if self._layout is None else Texels(self.colours, *self._layout)
 
     @cached_property
     def reference(self) -> Tensor:
@@ -273,18 +309,12 @@ class _State:
         local, value = kinematics.local_rotations(s.reference, self._coefficients, s.basis)
         transl = s._tensor(s.problem.reference_transl) + value
         vertices, _ = kinematics.pose(s.body, local, transl, *s.rest())
-        return s.renderer(vertices, s.body.faces, s.colours, s.intrinsics, s.problem.target.size)
+        return s.renderer(vertices, s.body.faces, s.paint(), s.intrinsics, s.problem.target.size)
 
     @cached_property
     def formed(self) -> tuple[Tensor, Tensor]:
         """Mean premultiplied colour [F, S, S, 3] and alpha [F, S, S] of each exposure."""
         return losses.form_image(self.rendered.colour, self.rendered.alpha, len(self._search.problem.layout.exposures))
-
-    def visible(self) -> Tensor:
-        """[V] whether a vertex is seen in at least one sub-frame."""
-        seen = self.rendered.vertex.flatten().long()
-        out = torch.zeros(len(self._search.colours), dtype=torch.bool, device=seen.device)
-        return out.index_fill(0, seen[seen >= 0], True)
 
     def mid_poses(self) -> Tensor:
         """Body poses [F, 23, 3] (rotation vectors) at the middle of each exposure."""
@@ -323,6 +353,6 @@ def _free_pose_prior():
 
 @lru_cache(maxsize=1)
 def _short_motion_network(device: str):
-    from blur_motion_ros.fit.short_motion import ShortMotionPrior
+    from blur_motion_ros.fit.short_motion import load_network
 
-    return ShortMotionPrior().network.to(device)
+    return load_network(device=device)

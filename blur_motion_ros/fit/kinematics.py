@@ -18,7 +18,8 @@ class FitBody:
 
     rest_joints [24, 3], parents [24], rest_vertices [V, 3], faces [F, 3], weights [V, 4] / weight_joints [V, 4];
     chain_start [V + 1], chain_slot, chain_share: for each vertex the free slots that move it (compressed rows) and
-    s_j, the skin weight summed over joint j's subtree. edges [E, 2]: mesh edges (colour smoothness).
+    s_j, the skin weight summed over joint j's subtree. edges [E, 2]: mesh edges (colour smoothness). uv [K, 2],
+    uv_faces [F, 3]: texture coordinates, where the body has them (`fit.first_order.texture`).
     """
 
     rest_joints: np.ndarray
@@ -31,6 +32,8 @@ class FitBody:
     chain_slot: np.ndarray
     chain_share: np.ndarray
     edges: np.ndarray
+    uv: np.ndarray | None = None
+    uv_faces: np.ndarray | None = None
 
     @cached_property
     def parts_of_vertices(self) -> np.ndarray:

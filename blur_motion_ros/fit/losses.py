@@ -85,33 +85,15 @@ def robust_residuals(colour: Tensor, alpha: Tensor, value: Tensor, weight: Tenso
 # ------------------------------------------------------------------------------------------- surface and shape
 
 
-def texture_smoothness(texture: Tensor, visible: Tensor) -> Tensor:
-    """HfB "Surface texture smoothness": mean absolute RGB difference of neighbouring texels.
+def texture_smoothness(colours: Tensor, pairs: Tensor, weights: Tensor, visible: Tensor) -> Tensor:
+    """HfB "Surface texture smoothness": sum over neighbours of weight times squared RGB difference.
 
-    texture [T, T, 3]; visible [T, T] bool: seen in at least one sub-frame. Each pair of 8-neighbours counts once, and
-    only where both texels are visible. (The norm is total variation, as in Shape from Blur.) 0 when there is no pair.
+    colours [n, 3] of texels or vertices; pairs [E, 2] of neighbours, weights [E] (`fit.surface`); visible [n] bool:
+    seen in at least one sub-frame; a pair counts where both are. (The paper names no norm; squares keep it the
+    quadratic form that the linear solves of `fit.colour` and `fit.texture` have.)
     """
-    total, pairs = texture.new_zeros(()), texture.new_zeros(())
-    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        a, b = _shifted(texture, down, right)
-        both = torch.logical_and(*_shifted(visible.bool(), down, right)).to(texture.dtype)
-        total = total + (both * (a - b).abs().mean(-1)).sum()
-        pairs = pairs + both.sum()
-    return total / pairs.clamp(min=1)
-
-
-def _shifted(grid: Tensor, down: int, right: int) -> tuple[Tensor, Tensor]:
-    """Two views of a grid [T, T, ...], the second `down` rows and `right` columns further."""
-    rows, columns = grid.shape[:2]
-    low, high = max(0, -right), columns - max(0, right)
-    return grid[: rows - down, low:high], grid[down:, low + right: high + right]
-
-
-def colour_smoothness(colours: Tensor, edges: Tensor, visible: Tensor) -> Tensor:
-    """`texture_smoothness` for per-vertex colours [V, 3]: over mesh edges [E, 2] with both ends visible [V]."""
-    both = (visible.bool()[edges[:, 0]] & visible.bool()[edges[:, 1]]).to(colours.dtype)
-    difference = (colours[edges[:, 0]] - colours[edges[:, 1]]).abs().mean(-1)
-    return (both * difference).sum() / both.sum().clamp(min=1)
+    both = (visible[pairs[:, 0]] & visible[pairs[:, 1]]).to(colours.dtype)
+    return (weights * both * (colours[pairs[:, 0]] - colours[pairs[:, 1]]).square().sum(-1)).sum()
 
 
 def shape_norm(betas: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ class LossWeights:
     evidence: float = setting(1.0, "priors, the last window's motion, measured poses", low=0.0, high=1e9)
     formation: float = setting(0.0, "image formation: mean squared error of the image", low=0.0, high=1e9)
     matting: float = setting(0.0, "matting: one minus soft intersection over union with the matte", low=0.0, high=1e9)
-    texture: float = setting(0.0, "surface texture smoothness", low=0.0, high=1e9)
+    texture: float = setting(0.0, "surface texture smoothness (1 is a good value); above 0 the texture is solved with "
+                             "the motion, in one loss, else in turn", low=0.0, high=1e9)
     pose: float = setting(0.0, "static pose prior at each mid-exposure", low=0.0, high=1e9)
     shape: float = setting(0.0, "squared norm of the shape coefficients", low=0.0, high=1e9)
     polynomial_l1: float = setting(0.0, "absolute values of the motion's coefficients", low=0.0, high=1e9)
@@ -37,7 +38,10 @@ class FirstOrderSettings:
     rate: float = setting(0.3, "step of the motion, in the priors' sigmas (precondition) or rad and m", low=1e-5,
                           high=10.0)
     precondition: bool = setting(True, "step in coordinates in which the priors and measurements are round")
-    colour_rate: float = setting(0.01, "step of vertex colours where they are free", unit="linear light", low=1e-5,
+    texture: str = setting("texels", "what is coloured where weights.texture is above 0: texels (vertices, for a body "
+                           "without texture coordinates) or vertices", choices=("texels", "vertices"))
+    texture_size: int = setting(64, "side of that texture", unit="texels", low=16, high=4096)
+    colour_rate: float = setting(0.01, "step of the colours where they are free", unit="linear light", low=1e-5,
                                  high=1.0)
     shape_rate: float = setting(0.02, "step of shape coefficients where they are free", low=1e-5, high=1.0)
     decay: float = setting(0.05, "last step as a share of the first (cosine in between)", low=0.0, high=1.0)

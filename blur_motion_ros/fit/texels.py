@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
-
-from blur_motion_ros.fit import colour
 
 GUTTER = 2.0  # texels around a chart that bilinear sampling at its border touches
 
@@ -50,6 +49,22 @@ class TexelGrid:
         charts = _charts(uv_faces, len(uv))
         return TexelGrid(size, uv, uv_faces, index, at, face[source], bary[source], charts[face[source]], inside[used])
 
+    @cached_property
+    def layout(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """uv, uv_faces and index in the types of the rasteriser (`raster.texel_weights`)."""
+        return (np.ascontiguousarray(self.uv, np.float32), np.ascontiguousarray(self.uv_faces, np.int32),
+                np.ascontiguousarray(self.index, np.int32))
+
+    def at_vertices(self, faces: np.ndarray, count: int) -> sparse.csr_matrix:
+        """Sparse [count, n]: the texture at every vertex of faces [F, 3], averaged over the charts that meet there."""
+        pairs = np.unique(np.stack([np.ravel(faces), np.ravel(self.uv_faces)], 1), axis=0)
+        rows, columns, share = bilinear(self.uv[pairs[:, 1]], self.size)
+        texel = self.index[rows, columns]
+        share = np.where(texel >= 0, share, 0)
+        share /= share.sum(1, keepdims=True) * np.bincount(pairs[:, 0], minlength=count)[pairs[:, :1]]
+        entries = share.ravel(), (np.repeat(pairs[:, 0], 4), np.maximum(texel, 0).ravel())
+        return sparse.coo_matrix(entries, (count, len(self.at))).tocsr()
+
     def points_of(self, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
         """[n, 3]: where each texel lies on a body of vertices [V, 3]."""
         return np.einsum("nk,nkx->nx", self.bary, vertices[faces[self.face]])
@@ -89,13 +104,6 @@ def neighbour_pairs(grid: TexelGrid, visible: np.ndarray) -> tuple[np.ndarray, n
         pairs.append(np.stack([a[kept], b[kept]], 1))
         weights.append(np.full(int(kept.sum()), 1.0 / (dy * dy + dx * dx), np.float32))
     return np.concatenate(pairs), np.concatenate(weights)
-
-
-def smoothness(texels: np.ndarray, pairs: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
-    """Surface-texture term (Human from Blur) of texels [n, 3] and its gradient [n, 3]."""
-    step = texels[pairs[:, 0]] - texels[pairs[:, 1]]
-    gradient = 2.0 * (colour.graph_laplacian(pairs, weights, len(texels)) @ texels)
-    return float((weights[:, None] * step * step).sum()), gradient
 
 
 def seam_pairs(grid: TexelGrid, points: np.ndarray) -> np.ndarray:

@@ -70,33 +70,13 @@ def texel_matrix(grid: TexelGrid, body: FitBody, vertices: np.ndarray, frames: S
     vertices [M, V, 3] and `frames`: the rendered sub-frames of `count` exposures; intrinsics [3, 3] of the crop.
     """
     size, subframes = frames.alpha.shape[1], len(vertices) // count
-    where = np.nonzero(frames.face >= 0)
-    rows, corners, share = _sample_weights(body, vertices, frames, intrinsics, len(where[0]), subframes)
-    weight = share.sum(1)
-    depth = vertices[where[0][:, None], corners, 2]
-    share = share / depth  # weights on the screen -> weights on the surface
-    share /= share.sum(1, keepdims=True)
-    uv = np.einsum("nk,nkx->nx", share, grid.uv[grid.uv_faces[frames.face[where]]])
-    texel_rows, texel_columns, part = bilinear(uv, grid.size)
-    column = grid.index[texel_rows, texel_columns]
-    part = np.where(column >= 0, part, 0)
-    part *= (weight / np.maximum(part.sum(1), 1e-12))[:, None]
-    shape = (count * size * size, len(grid.at))
-    entries = part.astype(np.float32).ravel(), (np.repeat(rows, 4), np.maximum(column, 0).ravel())
-    return sparse.coo_matrix(entries, shape).tocsr()
-
-
-def _sample_weights(body: FitBody, vertices: np.ndarray, frames: SubFrames, intrinsics: np.ndarray, samples: int,
-                    subframes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per covered sample, in the order of `np.nonzero(frames.face >= 0)`: image row [n], corners [n, 3] of its face,
-    their weights on the screen [n, 3], which sum to the sample's share of the blurred pixel."""
-    rows, columns = np.empty(3 * samples, np.int32), np.empty(3 * samples, np.int32)
-    values = np.empty(3 * samples, np.float32)
+    entries = 4 * int((frames.face >= 0).sum())
+    rows, columns, values = np.empty(entries, np.int32), np.empty(entries, np.int32), np.empty(entries, np.float32)
     frame_of = (np.arange(len(vertices)) // subframes).astype(np.int32)
-    used = raster.colour_weights(vertices, body.faces, np.asarray(intrinsics, np.float32), frames.face,
-                                 frames.alpha.shape[1], frame_of, np.float32(1.0 / subframes), rows, columns, values)
-    assert used == 3 * samples, "three corners per covered sample"
-    return rows[::3], columns.reshape(-1, 3), values.reshape(-1, 3)
+    used = raster.texel_weights(vertices, body.faces, np.asarray(intrinsics, np.float32), frames.face, frames.box, size,
+                                frame_of, np.float32(1.0 / subframes), *grid.layout, rows, columns, values)
+    assert used == entries, "four texels per covered sample"
+    return sparse.coo_matrix((values, (rows, columns)), (count * size * size, len(grid.at))).tocsr()
 
 
 def view_of(grid: TexelGrid, body: FitBody, vertices: np.ndarray, target: Target, frames: SubFrames,

@@ -19,6 +19,7 @@ from blur_motion_ros.fit.layout import FREE_ROWS, WindowLayout, free_indices
 from blur_motion_ros.fit.priors import MotionStatistics, PosePrior, load_motion_statistics
 from blur_motion_ros.fit.settings import FitSettings
 from blur_motion_ros.fit.stillness import still_prior
+from blur_motion_ros.fit.surface import Surface
 from blur_motion_ros.motion import polynomials, rotations
 from blur_motion_ros.types import BodyState, Exposure, MotionEstimate, Observation, PoseMeasurement, Status
 
@@ -74,6 +75,7 @@ class BlurFit:
         self._carry: Carry | None = None
         self._colours = np.full((len(self.body.rest_vertices), 3), colour.NEUTRAL, np.float32)
         self._coloured = False
+        self._surface: Surface | None = None
         self._seen = 0
         self.directions.reset()
 
@@ -105,7 +107,7 @@ class BlurFit:
                 held = True
             solution = self._solve(problem, free, hypothesis, drawn)
             free = solution.free
-            if not self._coloured or (with_colour and self._seen % self.settings.colour_every == 0):
+            if not self._coloured or self._seen % self.settings.colour_every == 0 or self._surface is not None:
                 self._update_colours(problem, solution)
         self._coloured = True
         return self._finish(observations, layout, hypothesis.start, problem, solution)
@@ -155,8 +157,17 @@ class BlurFit:
         if self.settings.solver == "adam":
             from blur_motion_ros.fit.first_order import solve_window
 
-            return solve_window(problem, free, self.settings, hypothesis.start.carried)
+            surface = self._free_surface() if self._coloured and problem.target.size == self.settings.size else None
+            return solve_window(problem, free, self.settings, hypothesis.start.carried, surface)
         return solver.solve(problem, free, self._steps(hypothesis), drawn=drawn)
+
+    def _free_surface(self) -> Surface | None:
+        """The colours that are solved with the motion (finest level, once there are any), if that is wanted."""
+        if self._surface is None:
+            from blur_motion_ros.fit.first_order import start_surface
+
+            self._surface = start_surface(self.body, self.settings.first_order, self._colours)
+        return self._surface
 
     def _steps(self, hypothesis: Hypothesis) -> int:
         return self.settings.iterations if hypothesis.start.carried else self.settings.cold_iterations
@@ -195,6 +206,11 @@ class BlurFit:
         return self._buffers[key]
 
     def _update_colours(self, problem: solver.Problem, solution: solver.Solution) -> None:
+        """Take over the colours that were solved with the motion, or solve them given the motion."""
+        if self._surface is not None:
+            self._surface = solution.surface
+            self._colours = self._surface.vertex_colours()
+            return
         posed, predicted = solution.evaluation.posed, solution.evaluation.predicted
         self._colours = colour.solve_colours(self.body, posed.vertices, problem.workspace.frames, problem.target,
                                              predicted[..., 3], self._colours)

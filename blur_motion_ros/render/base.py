@@ -27,13 +27,29 @@ class Rendered:
 
     colour [M, S, S, 3] premultiplied by coverage, alpha [M, S, S] coverage in [0, 1]: differentiable with respect to
     vertices and colours. face, vertex [M, S, S] int32: the triangle that is seen at the pixel and its corner nearest
-    to what is seen, -1 where nothing is (no gradient).
+    to what is seen, -1 where nothing is (no gradient). seen [n] bool: which colours (vertices or texels) take part in
+    at least one sub-frame.
     """
 
     colour: Tensor
     alpha: Tensor
     face: Tensor
     vertex: Tensor
+    seen: Tensor
+
+
+@dataclass(frozen=True)
+class Texels:
+    """A texture in place of colours per vertex, read bilinearly (`fit.texels.TexelGrid` makes the layout).
+
+    values [n, 3] linear light (differentiable); uv [K, 2] in [0, 1], uv_faces [F, 3] int32: the layout; index [T, T]
+    int32: number of the value at each texel, row 0 at v = 1; -1 where there is none.
+    """
+
+    values: Tensor
+    uv: Tensor
+    uv_faces: Tensor
+    index: Tensor
 
 
 class Renderer(Protocol):
@@ -41,8 +57,9 @@ class Renderer(Protocol):
 
     device: torch.device
 
-    def __call__(self, vertices: Tensor, faces: Tensor, colours: Tensor, intrinsics: Tensor, size: int) -> Rendered:
-        """Draw `vertices` [M, V, 3] (camera frame, m) with per-vertex `colours` [V, 3] (linear light).
+    def __call__(self, vertices: Tensor, faces: Tensor, colours: Tensor | Texels, intrinsics: Tensor, size: int
+                 ) -> Rendered:
+        """Draw `vertices` [M, V, 3] (camera frame, m) with `colours`: per vertex [V, 3] (linear light), or a texture.
 
         faces [F, 3] int32, wound so that outward normals are right-handed; intrinsics [3, 3] of the square image;
         size: its side in px. Floating tensors are float32 on `device`. Raises RendererError.
@@ -50,12 +67,17 @@ class Renderer(Protocol):
         ...
 
 
-def check_inputs(vertices: Tensor, faces: Tensor, colours: Tensor, intrinsics: Tensor, size: int,
+def check_inputs(vertices: Tensor, faces: Tensor, colours: Tensor | Texels, intrinsics: Tensor, size: int,
                  device: torch.device) -> None:
     """Raise RendererError in one sentence where shapes, types or devices are not those of `Renderer`."""
+    if isinstance(colours, Texels):
+        paint = (("texels", colours.values, (None, 3), torch.float32), ("uv", colours.uv, (None, 2), torch.float32),
+                 ("uv_faces", colours.uv_faces, (len(faces), 3), torch.int32),
+                 ("index", colours.index, (len(colours.index),) * 2, torch.int32))
+    else:
+        paint = (("colours", colours, (vertices.shape[-2], 3), torch.float32),)
     for name, value, shape, dtype in (("vertices", vertices, (None, None, 3), torch.float32),
-                                      ("faces", faces, (None, 3), torch.int32),
-                                      ("colours", colours, (vertices.shape[-2], 3), torch.float32),
+                                      ("faces", faces, (None, 3), torch.int32), *paint,
                                       ("intrinsics", intrinsics, (3, 3), None)):
         if value.dim() != len(shape) or any(s is not None and s != g for s, g in zip(shape, value.shape, strict=True)):
             wanted = ", ".join("any" if s is None else str(s) for s in shape)

@@ -15,7 +15,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from blur_motion_ros.render.base import FARTHEST, NEAREST, Rendered, RendererError, check_inputs
+from blur_motion_ros.render.base import FARTHEST, NEAREST, Rendered, RendererError, Texels, check_inputs
 
 INSTALL = ("pip install diffrp-nvdiffrast ninja (compiles at first use: needs nvcc) or NVIDIA's build from "
            "https://github.com/NVlabs/nvdiffrast; non-commercial licence")
@@ -37,17 +37,31 @@ class NvdiffrastRenderer:
         self._faces: Tensor | None = None
         self._topology = None
 
-    def __call__(self, vertices: Tensor, faces: Tensor, colours: Tensor, intrinsics: Tensor, size: int) -> Rendered:
+    def __call__(self, vertices: Tensor, faces: Tensor, colours: Tensor | Texels, intrinsics: Tensor, size: int
+                 ) -> Rendered:
         check_inputs(vertices, faces, colours, intrinsics, size, self.device)
         clip, faces = to_clip(vertices, intrinsics, size).contiguous(), faces.contiguous()
         fine = size * self.supersample
         samples, _ = self._operations.rasterize(self._context, clip, faces, (fine, fine), grad_db=False)
-        painted = torch.cat([colours, torch.ones_like(colours[:, :1])], 1)[None].contiguous()
-        image, _ = self._operations.interpolate(painted, samples, faces)
+        image, seen = self._paint(samples, faces, colours)
         image = self._operations.antialias(image, samples, clip, faces, topology_hash=self._hash(faces))
         image = shrink(image, self.supersample)
         face, vertex = visible(samples.detach(), faces, self.supersample)
-        return Rendered(image[..., :3], image[..., 3], face, vertex)
+        return Rendered(image[..., :3], image[..., 3], face, vertex, seen)
+
+    def _paint(self, samples: Tensor, faces: Tensor, colours: Tensor | Texels) -> tuple[Tensor, Tensor]:
+        """Colour and coverage [M, S f, S f, 4] of the samples, and which colours [n] take part."""
+        if not isinstance(colours, Texels):
+            painted = torch.cat([colours, torch.ones_like(colours[:, :1])], 1)[None].contiguous()
+            image, _ = self._operations.interpolate(painted, samples, faces)
+            triangle = samples.detach()[..., 3:].long() - 1
+            corners = torch.where(triangle >= 0, faces.long()[triangle.clamp(min=0)[..., 0]], len(colours))
+            return image, _marked(corners, len(colours))
+        covered = (samples.detach()[..., 3:] > 0).to(colours.values.dtype)
+        uv, _ = self._operations.interpolate(colours.uv[None].contiguous(), samples, colours.uv_faces.contiguous())
+        image, texel = read_texels(colours, uv)
+        texel = torch.where(covered > 0, texel, len(colours.values))
+        return torch.cat([image * covered, covered], -1), _marked(texel, len(colours.values))
 
     def _hash(self, faces: Tensor):
         """The topology hash of a face list, built when another tensor arrives."""
@@ -55,6 +69,29 @@ class NvdiffrastRenderer:
             self._topology = self._operations.antialias_construct_topology_hash(faces)
             self._faces = faces  # held, so that its address cannot be given to another
         return self._topology
+
+
+def read_texels(texels: Texels, uv: Tensor) -> tuple[Tensor, Tensor]:
+    """Bilinear colours [..., 3] at uv [..., 2], and which texels [..., 4] they came from (n: one that is not there).
+
+    As `raster.texel_weights`: the share of a texel that does not exist goes to the other three. Differentiable with
+    respect to both.
+    """
+    count, side = len(texels.values), len(texels.index)
+    x, y = (uv[..., 0] * side - 0.5).clamp(0, side - 1), ((1 - uv[..., 1]) * side - 0.5).clamp(0, side - 1)
+    x0, y0 = x.detach().long().clamp(max=side - 2), y.detach().long().clamp(max=side - 2)
+    fx, fy = x - x0, y - y0
+    share = torch.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], -1)
+    at = torch.stack([texels.index[y0 + dy, x0 + dx] for dy in (0, 1) for dx in (0, 1)], -1).long()
+    share = share * (at >= 0)
+    share = share / share.sum(-1, keepdim=True).clamp(min=1e-12)
+    return (share[..., None] * texels.values[at.clamp(min=0)]).sum(-2), torch.where(share > 0, at, count)
+
+
+def _marked(numbers: Tensor, count: int) -> Tensor:
+    """[count] bool: which numbers below `count` are there."""
+    marked = torch.zeros(count + 1, dtype=torch.bool, device=numbers.device)
+    return marked.index_fill(0, numbers.flatten(), True)[:count]
 
 
 def to_clip(vertices: Tensor, intrinsics: Tensor, size: int) -> Tensor:

@@ -215,28 +215,43 @@ def _resolve(ss, planes, faces, colours, colour, alpha, depth, vertex, face, zbu
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def colour_weights(vertices, faces, k, face, size, frame_of, share, rows, columns, values):
-    """Sparse matrix of the blurred image in the vertex colours: entries (row, vertex, weight); returns the count.
+def texel_weights(vertices, faces, k, face, box, size, frame_of, share, uv, uv_faces, index, rows, columns, values):
+    """Sparse matrix of the blurred image in the texels of a UV layout: entries (row, texel, weight); returns the count.
 
-    Row = frame * size^2 + y * size + x; `share` is the weight of one sub-frame in its frame's mean (1 / N).
+    Row = frame_of[m] * size^2 + y * size + x; `share` is the weight of one sub-frame in its frame's mean (1 / N). uv
+    [K, 2], uv_faces [F, 3]; index [T, T]: number of each texel (row 0 is v = 1), -1 where there is none, whose share
+    goes to the others of the four texels around a sample. Perspective-correct. Four entries per covered sample.
     """
-    n = 0
-    ss = face.shape[1] // size
+    n, one, half = 0, np.float32(1.0), np.float32(0.5)
+    ss, side = face.shape[1] // size, index.shape[0]
     part = np.float32(share / (ss * ss))
     projected = np.empty((vertices.shape[1], 2), np.float32)
     for m in range(face.shape[0]):
         _project(vertices[m], k, ss, projected)
-        for sy in range(size * ss):
-            for sx in range(size * ss):
+        for sy in range(box[m, 1] * ss, box[m, 3] * ss):
+            for sx in range(box[m, 0] * ss, box[m, 2] * ss):
                 f = face[m, sy, sx]
                 if f < 0:
                     continue
                 a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
                 wa, wb, wc = barycentric(projected, a, b, c, np.float32(sx), np.float32(sy))
+                wa, wb, wc = wa / vertices[m, a, 2], wb / vertices[m, b, 2], wc / vertices[m, c, 2]
+                whole = wa + wb + wc  # weights on the screen -> weights on the surface
+                a, b, c = uv_faces[f, 0], uv_faces[f, 1], uv_faces[f, 2]
+                u = (wa * uv[a, 0] + wb * uv[b, 0] + wc * uv[c, 0]) / whole
+                v = (wa * uv[a, 1] + wb * uv[b, 1] + wc * uv[c, 1]) / whole
+                x = min(max(u * side - half, np.float32(0.0)), np.float32(side - 1))
+                y = min(max((one - v) * side - half, np.float32(0.0)), np.float32(side - 1))
+                x0, y0 = min(int(x), side - 2), min(int(y), side - 2)
+                fx, fy = x - np.float32(x0), y - np.float32(y0)
                 row = (frame_of[m] * size + sy // ss) * size + sx // ss
-                for v, w in ((a, wa), (b, wb), (c, wc)):
-                    rows[n] = row
-                    columns[n] = v
-                    values[n] = w * part
+                first, kept = n, np.float32(0.0)
+                for dy, dx, w in ((0, 0, (one - fx) * (one - fy)), (0, 1, fx * (one - fy)), (1, 0, (one - fx) * fy),
+                                  (1, 1, fx * fy)):
+                    texel = index[y0 + dy, x0 + dx]
+                    rows[n], columns[n], values[n] = row, max(texel, 0), w if texel >= 0 else np.float32(0.0)
+                    kept += values[n]
                     n += 1
+                for entry in range(first, n):
+                    values[entry] *= part / max(kept, np.float32(1e-12))
     return n

@@ -1,7 +1,7 @@
 """Differentiable CPU backend: the numba rasteriser (`raster.draw`) inside a `torch.autograd.Function`.
 
-Colours: the image is linear in them, the gradient is exact. Vertices: a rendered image moves with its surface,
-`dP(p) = -grad P(p) . u(p)`, with u the image velocity of the surface point seen at pixel p; just outside the silhouette
+Colours, per vertex or per texel: the image is linear in them, the gradient is exact. Vertices: a rendered image moves
+with its surface, `dP(p) = -grad P(p) . u(p)`, u: image velocity of the surface point at pixel p; outside the silhouette
 and behind a depth edge, of the nearer neighbour's. This is the rule of `fit.image_terms`, here scattered to the three
 corners of the triangle instead of to the motion's coefficients. It is a first-order rule for edges as well as for
 shading, needs no extra rendering, and is accurate to some per cent on smooth losses (see test_render_backends).
@@ -15,7 +15,7 @@ from numba import njit
 from torch import Tensor
 
 from blur_motion_ros.render import raster
-from blur_motion_ros.render.base import Rendered, RendererError, check_inputs
+from blur_motion_ros.render.base import Rendered, RendererError, Texels, check_inputs
 from blur_motion_ros.render.raster import DEPTH_EDGE, SubFrames, barycentric
 
 
@@ -28,21 +28,33 @@ class RasterRenderer:
             raise RendererError(f"the cpu renderer cannot draw on '{self.device}'; use kind='nvdiffrast' there")
         self.supersample = supersample
 
-    def __call__(self, vertices: Tensor, faces: Tensor, colours: Tensor, intrinsics: Tensor, size: int) -> Rendered:
+    def __call__(self, vertices: Tensor, faces: Tensor, colours: Tensor | Texels, intrinsics: Tensor, size: int
+                 ) -> Rendered:
         check_inputs(vertices, faces, colours, intrinsics, size, self.device)
-        return Rendered(*_Draw.apply(vertices, colours, faces, intrinsics, size, self.supersample))
+        values, layout = colours, None
+        if isinstance(colours, Texels):
+            values, layout = colours.values, tuple(_array(t) for t in (colours.uv, colours.uv_faces, colours.index))
+        return Rendered(*_Draw.apply(vertices, values, faces, intrinsics, size, self.supersample, layout))
 
 
 class _Draw(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, vertices, colours, faces, intrinsics, size, supersample):
+    def forward(ctx, vertices, colours, faces, intrinsics, size, supersample, layout):
         frames = SubFrames.allocate(len(vertices), size, supersample)
         inputs = (_array(vertices), _array(faces), _array(colours), _array(intrinsics).astype(np.float32))
-        raster.draw(*inputs, frames)
+        took_part = np.zeros(len(colours), bool)
+        ctx.texels = None
+        if layout is None:
+            raster.draw(*inputs, frames)
+            _corners(frames.face, inputs[1], took_part)
+        else:
+            raster.draw(*inputs[:2], np.zeros((vertices.shape[1], 3), np.float32), inputs[3], frames)
+            ctx.texels = _texel_map(frames, inputs[0], inputs[1], inputs[3], layout)
+            _colour(*ctx.texels, inputs[2], frames.colour.reshape(-1, 3), took_part)
         seen, weights = np.full(frames.alpha.shape, -1, np.int32), np.zeros(frames.alpha.shape + (3,), np.float32)
         _seen(inputs[0], inputs[1], inputs[3], frames.face, frames.zbuffer, frames.box, seen, weights)
         ctx.frames, ctx.inputs, ctx.seen, ctx.weights = frames, inputs, seen, weights
-        outputs = tuple(torch.from_numpy(a) for a in (frames.colour, frames.alpha, seen, frames.vertex))
+        outputs = tuple(torch.from_numpy(a) for a in (frames.colour, frames.alpha, seen, frames.vertex, took_part))
         ctx.mark_non_differentiable(*outputs[2:])
         return outputs
 
@@ -59,13 +71,55 @@ class _Draw(torch.autograd.Function):
             to_vertices = torch.from_numpy(to_vertices)
         if ctx.needs_input_grad[1]:
             to_colours = np.zeros_like(colours)
-            _paint(slope, vertices, faces, k, frames.face, frames.box, to_colours)
+            if ctx.texels is None:
+                _paint(slope, vertices, faces, k, frames.face, frames.box, to_colours)
+            else:
+                _gather(*ctx.texels, slope.reshape(-1, 4), to_colours)
             to_colours = torch.from_numpy(to_colours)
-        return to_vertices, to_colours, None, None, None, None
+        return to_vertices, to_colours, None, None, None, None, None
 
 
 def _array(tensor: Tensor) -> np.ndarray:
     return np.ascontiguousarray(tensor.detach().numpy())
+
+
+def _texel_map(frames: SubFrames, vertices: np.ndarray, faces: np.ndarray, k: np.ndarray, layout: tuple) -> tuple:
+    """Rows (flat sub-frame, y, x), texels and weights of the colour image as a linear map of a texture."""
+    entries = 4 * int((frames.face >= 0).sum())
+    rows, columns, values = np.empty(entries, np.int32), np.empty(entries, np.int32), np.empty(entries, np.float32)
+    each = np.arange(len(vertices), dtype=np.int32)
+    raster.texel_weights(vertices, faces, k, frames.face, frames.box, frames.alpha.shape[1], each, np.float32(1),
+                         *layout, rows, columns, values)
+    return rows, columns, values
+
+
+@njit(cache=True, nogil=True)
+def _corners(face, faces, out):
+    """out [V]: is the vertex a corner of a triangle that some sample shows?"""
+    for m in range(len(face)):
+        for y in range(face.shape[1]):
+            for x in range(face.shape[2]):
+                f = face[m, y, x]
+                if f >= 0:
+                    out[faces[f, 0]] = out[faces[f, 1]] = out[faces[f, 2]] = True
+
+
+@njit(cache=True, nogil=True)
+def _colour(rows, columns, values, texels, image, took_part):
+    """image [P, 3] += map . texels; took_part [n]: which of them it used."""
+    for e in range(len(rows)):
+        if values[e] > 0:
+            took_part[columns[e]] = True
+            for c in range(3):
+                image[rows[e], c] += values[e] * texels[columns[e], c]
+
+
+@njit(cache=True, nogil=True)
+def _gather(rows, columns, values, slope, out):
+    """out [n, 3] += transposed map . slope [P, 4]."""
+    for e in range(len(rows)):
+        for c in range(3):
+            out[columns[e], c] += values[e] * slope[rows[e], c]
 
 
 @njit(cache=True, nogil=True, fastmath=True)
