@@ -8,7 +8,9 @@ import pytest
 
 from blur_motion_ros import light
 from blur_motion_ros.camera.camera import Camera
-from blur_motion_ros.demo import check
+from blur_motion_ros.demo import check, command
+from blur_motion_ros.demo.live import Usage
+from blur_motion_ros.demo.results import Run
 from blur_motion_ros.demo.stream import Shutter, blurred, clean_plate
 from blur_motion_ros.evaluation import overlay
 from blur_motion_ros.evaluation.overlay import Shown, View
@@ -138,3 +140,26 @@ def test_overlay_video_is_h264_at_the_given_rate(tmp_path):
 
 def test_check_names_what_is_missing(tmp_path):
     assert "overlay.mp4" in check.problems(tmp_path)[0]
+
+
+class Plays:
+    """What `demo.command` sees of live runs: at a pace, of 44 frames so many estimated."""
+
+    def __init__(self, *estimated: int) -> None:
+        self.paces: list[float] = []
+        self._estimated = list(estimated)
+
+    def __call__(self, pace: float) -> tuple[Run, Usage]:
+        self.paces.append(pace)
+        run = Run(played=list(range(44)), trajectories={i: None for i in range(self._estimated.pop(0))})
+        return run, Usage(0.0, 0.0, 0.0, pace)
+
+
+@pytest.mark.parametrize("estimated, paces", [((40,), [1.0]), ((22,), [1.0]), ((21, 40), [1.0, 0.7 * 21 / 44]),
+                                              ((3, 30), [1.0, 0.1]), ((0, 0), [1.0, 0.1])])
+def test_demo_plays_again_slower_where_real_time_was_too_fast(estimated, paces):
+    plays, said = Plays(*estimated), []
+    run, usage = command._unhurried(plays, said.append)
+    assert plays.paces == pytest.approx(paces) and usage.pace == plays.paces[-1]
+    assert len(run.trajectories) == estimated[-1]
+    assert [f"only {estimated[0]} of 44 frames" in s for s in said] == [True] * (len(paces) - 1)

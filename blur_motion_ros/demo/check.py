@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-MIN_ESTIMATES = 3
+LEAST_ESTIMATED = 0.25  # share of the frames played
 
 
 def problems(out: Path) -> list[str]:
@@ -27,8 +27,11 @@ def problems(out: Path) -> list[str]:
     if frames != len(run.played):
         found.append(f"overlay.mp4 has {frames} frames but {len(run.played)} images were played")
     bodies = [read_trajectory(m) for m in run.trajectories.values() if m.points]
-    if len(bodies) < MIN_ESTIMATES:
-        found.append(f"only {len(bodies)} estimates with a body; at least {MIN_ESTIMATES} are expected")
+    if len(bodies) < LEAST_ESTIMATED * len(run.played):
+        found.append(f"only {len(bodies)} of {len(run.played)} frames have an estimate with a body; at least "
+                     f"{LEAST_ESTIMATED:.0%} are expected")
+    if not bodies:
+        found.append("no frame has an estimate with a body")
     if bodies and not all(np.isfinite(x).all() and np.isfinite(v).all() for _, x, _, v, _ in bodies):
         found.append("a published trajectory holds NaN or infinite values")
     if bodies and not all(0.5 < x[..., 2].mean() < 50 for _, x, _, _, _ in bodies):

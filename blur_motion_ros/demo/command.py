@@ -5,20 +5,29 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from blur_motion_ros import config
 
+if TYPE_CHECKING:
+    from blur_motion_ros.demo.live import Usage
+    from blur_motion_ros.demo.results import Run
+
 SHORT_S = 3.0
+ENOUGH = 0.5  # share of the frames that must be estimated live; with fewer the demo is played again, slower
+SLOWEST, SLOWER = 0.1, 0.5  # paces to choose from then
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="out/demo", metavar="FOLDER", help="where the results go (default out/demo)")
     parser.add_argument("--short", action="store_true", help=f"only the first {SHORT_S:g} s of the clip")
     parser.add_argument("--sequence", metavar="FOLDER", help="play this sequence folder instead of the demo clip")
+    parser.add_argument("--pace", type=float, metavar="X", help="speed of playing (default 1, real time; and once "
+                        "more, slower, where fewer than half of the frames were estimated: a slow or busy machine)")
     parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], dest="assignments",
                         help="override one setting of the pipeline; may be repeated")
 
@@ -30,24 +39,42 @@ def run(args: argparse.Namespace) -> int:
     from blur_motion_ros.nodes.engine import Surface
 
     config.load(overrides=config.parse_assignments(args.assignments))  # a wrong setting is told now
+    if args.pace is not None and not 0.01 <= args.pace <= 100:
+        raise ValueError(f"--pace is {args.pace}; it must be between 0.01 and 100")
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     say = _Progress(start)
     folder = Path(args.sequence) if args.sequence else _stream(out, args.short, say)
     sequence = read_sequence(folder)
-    bag = out / "bag"
-    shutil.rmtree(bag, ignore_errors=True)
-    usage = play_live(folder.resolve(), bag.resolve(), out, args.assignments, say)
+
+    def play(pace: float) -> tuple[Run, Usage]:
+        usage = play_live(folder.resolve(), (out / "bag").resolve(), out, args.assignments, say, pace)
+        run_ = read_run(out / "bag")
+        if not run_.played:
+            raise RuntimeError("nothing was played; see player.log in the output folder")
+        return run_, usage
+
+    run_, usage = _unhurried(play, say) if args.pace is None else play(args.pace)
     say("drawing")
-    run_ = read_run(bag)
-    if not run_.played:
-        raise RuntimeError("nothing was played; see player.log in the output folder")
     shown = shown_frames(run_, sequence, Surface())
     (out / "report.md").write_text(report(run_, usage, shown, sequence, "Live demo"))
     _pictures(out, sequence, shown)
+    bodies = sum(s is not None and s.joints is not None for s in shown)
+    say(f"{len(run_.trajectories)} of {len(run_.played)} frames estimated, {bodies} with a body")
     say(f"done: {out}/overlay.mp4, {out}/contact_sheet.png, {out}/report.md, {out}/bag")
     return 0
+
+
+def _unhurried(play: Callable[[float], tuple[Run, Usage]], say: Callable[[str], None]) -> tuple[Run, Usage]:
+    """Play in real time; again, as slowly as was kept up with, where too few frames were estimated."""
+    run_, usage = play(1.0)
+    share = len(run_.trajectories) / len(run_.played)
+    if share >= ENOUGH:
+        return run_, usage
+    say(f"only {len(run_.trajectories)} of {len(run_.played)} frames were estimated: this machine is slow or busy; "
+        "again, slower")
+    return play(min(max(0.7 * share, SLOWEST), SLOWER))
 
 
 class _Progress:

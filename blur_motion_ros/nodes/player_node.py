@@ -40,9 +40,13 @@ class PlayerSettings:
     exposure: float = setting(0.0, "time the shutter is open in each frame of a video; 0: 0.9 of the period", unit="s",
                               low=0.0, high=1.0)
     rate: float = setting(1.0, "speed of playing; stamps follow it", low=0.01, high=100.0)
+    pace: float = setting(1.0, "speed of publishing alone, for machines that cannot keep up: stamps stay those of "
+                          "`rate`, so motions are measured as at pace 1, only later", low=0.01, high=100.0)
     loop: bool = setting(False, "start again at the end, with stamps that go on")
     reliability: str = setting("best_effort", "quality of service of the images", choices=("best_effort", "reliable"))
     wait_for: int = setting(1, "image subscribers to wait for before the first frame", low=0, high=16)
+    wait_for_info: int = setting(0, "the same of camera_info and of exposure: the node, and who records them", low=0,
+                                 high=16)
     settle: float = setting(0.5, "pause between the last subscriber's arrival and the first frame", unit="s", low=0.0,
                             high=600.0)
     encoding: str = setting("rgb8", "encoding of the published images", choices=("rgb8", "bgr8"))
@@ -88,10 +92,12 @@ class PlayerNode(Node):
         self.finished = True
 
     def _wait_for_subscribers(self) -> bool:
-        while self._image.get_subscription_count() < self.settings.wait_for:
+        s = self.settings
+        wanted = ((self._image, s.wait_for), (self._info, s.wait_for_info), (self._exposure, s.wait_for_info))
+        while any(publisher.get_subscription_count() < least for publisher, least in wanted):
             if self._stop.wait(0.05):
                 return False
-        return not self._stop.wait(self.settings.settle)
+        return not self._stop.wait(s.settle)
 
     def _publish_plate(self) -> None:
         if self.recording.plate is not None and self.settings.publish_background:
@@ -101,9 +107,9 @@ class PlayerNode(Node):
             self._plate.publish(msg)
 
     def _play(self) -> None:
-        """Publish every pass of the recording; the wall clock is that of the shutter."""
-        recording, speed = self.recording, self.settings.rate
-        start = time.monotonic() - recording.exposures[0].open / speed
+        """Publish every pass of the recording; the wall clock is that of the shutter (at pace 1)."""
+        recording, speed, pace = self.recording, self.settings.rate, self.settings.pace
+        start = time.monotonic() - recording.exposures[0].open / speed / pace
         epoch = self.get_clock().now().nanoseconds - round(recording.exposures[0].open / speed * stamps.NANO)
         opens = [e.open for e in recording.exposures]
         length = opens[-1] - opens[0] + (float(np.median(np.diff(opens))) if len(opens) > 1 else 1 / 30)
@@ -111,7 +117,7 @@ class PlayerNode(Node):
         while rclpy.ok():
             for frame in recording:
                 shown = Exposure((frame.exposure.open + shift) / speed, (frame.exposure.close + shift) / speed)
-                if self._stop.wait(max(0.0, start + shown.close - time.monotonic())):
+                if self._stop.wait(max(0.0, start + shown.close / pace - time.monotonic())):
                     return
                 self._publish(frame.image, shown, epoch)
             shift += length
