@@ -8,7 +8,7 @@ import pytest
 from synthetic import PARENTS, REST, capsule_body
 
 from blur_motion_ros.camera.camera import Crop
-from blur_motion_ros.fit import image_terms, solver
+from blur_motion_ros.fit import image_terms, solver, window
 from blur_motion_ros.fit.dynamics import carry
 from blur_motion_ros.fit.gaussian_terms import CoefficientPrior, PoseGaussian, RotationVectorPrior
 from blur_motion_ros.fit.kinematics import pose
@@ -306,3 +306,18 @@ def test_what_changes_is_not_held_still(scene):
     assert (held[0][1:5] > 0).all() and held[0][0] > 0
     assert (held[1][left_arm] == 0).all()
     assert (held[2] == 0).all()
+
+
+@pytest.mark.parametrize(("turn", "joined"), [(0.5, True), (3.0, False)])
+def test_measurements_that_nobody_turns_between_are_not_joined(turn, joined):
+    """Half a radian in 33 ms is a fast turn; three are one measurement that sees the person from behind."""
+    layout = WindowLayout.of(EXPOSURES, 4, 2)
+    measured = [PoseMeasurement(e.middle, BodyState(np.array([0, angle, 0.0]), np.zeros((23, 3)), np.zeros(10),
+                                                    np.array([0, 0, 3.0])), np.eye(75), None, 1.0)
+                for e, angle in zip(EXPOSURES, (0.0, turn), strict=True)]
+    start = window._join(measured, layout)
+    values = [layout.values_at(t) @ start.free[1] for t in (layout.start, layout.end)]
+    there = [rotations.log(start.reference[0] @ rotations.exp(v))[1] for v in values]
+    slope = turn / (1 / 30) if joined else 0.0
+    np.testing.assert_allclose(there, [turn + slope * (t - EXPOSURES[1].middle) for t in (layout.start, layout.end)],
+                               atol=1e-6)

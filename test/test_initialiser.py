@@ -351,6 +351,19 @@ def test_swapped_legs_are_put_right_and_crossing_ones_left_alone():
         np.testing.assert_allclose(fixed.image, true.image)
 
 
+def test_body_taken_for_turned_round_is_put_right_and_one_that_turns_is_followed():
+    keeper, front = SideKeeper(), walker()[6]
+    for i in range(12):
+        fixed = keeper.correct(exchanged(front, slice(1, 33)) if i in (4, 8) else front)
+        np.testing.assert_allclose(fixed.world[11:], front.world[11:], err_msg=f"frame {i}")
+    keeper = SideKeeper()
+    for turn in np.linspace(0, np.pi, 16):  # a second for half a turn
+        c, s = np.cos(turn), np.sin(turn)
+        world = front.world @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+        fixed = keeper.correct(dataclasses.replace(front, world=world))
+        np.testing.assert_allclose(fixed.world, world)
+
+
 def test_lasting_opinion_of_the_network_wins():
     keeper = SideKeeper()
     still = [walker()[6]] * 12

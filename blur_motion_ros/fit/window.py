@@ -23,6 +23,8 @@ from blur_motion_ros.fit.surface import Surface
 from blur_motion_ros.motion import polynomials, rotations
 from blur_motion_ros.types import BodyState, Exposure, MotionEstimate, Observation, PoseMeasurement, Status
 
+_FASTEST_TURN = 20.0  # rad/s of the pelvis: three turns a second, as the fastest of skaters and dancers
+
 
 @dataclass(frozen=True)
 class Start:
@@ -281,11 +283,14 @@ def blur_rate(alpha: np.ndarray) -> float:
 
 
 def _join(measured: list[PoseMeasurement], layout: WindowLayout) -> Start:
-    """From measurements alone: constant if there is one, linear between the first and the last if there are more."""
+    """From measurements alone: linear between the first and the last; constant if there is one, or if nobody turns as
+    fast as they say (one of them then sees the person from the wrong side: the newest is believed)."""
     times = np.linspace(layout.start, layout.end, 2 * layout.degree + 3)
     first, last = measured[0], measured[-1]
     r0, r1 = (rotations.exp(np.concatenate([m.state.global_orient[None], m.state.body_pose])) for m in (first, last))
     span = last.time - first.time
+    if np.linalg.norm(rotations.log(r0[0].T @ r1[0])) > _FASTEST_TURN * span:
+        first, r0, span = last, r1, 0.0
     share = (times - first.time) / span if span > 0 else np.zeros_like(times)
     rotmats = rotations.slerp(r0[None], r1[None], share[:, None])
     transl = first.state.transl + share[:, None] * (last.state.transl - first.state.transl)

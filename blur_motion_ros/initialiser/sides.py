@@ -1,12 +1,11 @@
 """Undoes left/right confusions of the landmark network from the motion over frames.
 
-In side views and in blur the network swaps a pair of limbs for a few frames. For the legs and for the arms there are
-two readings of every frame, as seen or swapped; continuity across the image links the readings of consecutive frames,
-and every swapped frame costs a little, so that the network's lasting opinion wins. This is a Viterbi search over two
-states, of which only the present best reading is used.
+In side views and in blur the network swaps a pair of limbs, or takes the whole body for turned round, for a few frames.
+For the legs, the arms and the trunk there are two readings of every frame, as seen or swapped; continuity across the
+image links the readings of consecutive frames, and every swapped frame costs a little, so that the network's lasting
+opinion wins. This is a Viterbi search over two states, of which only the present best reading is used.
 
-Depth takes no part and is not swapped: the network derives it from the trunk (the far side's limbs are far), which it
-seldom confuses.
+Depth takes no part and is not swapped: the network derives it from the trunk (the far side's limbs are far).
 """
 
 from __future__ import annotations
@@ -20,6 +19,8 @@ from blur_motion_ros.types import Landmarks
 
 LEGS = np.arange(25, 33)  # knees to toes; the hips stay with the trunk
 ARMS = np.arange(13, 23)
+TRUNK = np.array([11, 12, 23, 24])  # shoulders and hips; the face goes with them
+_PAIRS = {"legs": (LEGS, 0.7), "arms": (ARMS, 0.7), "trunk": (TRUNK, 0.0)}  # share of the velocity expected to last
 READINGS = ((False, False), (True, False), (False, True), (True, True))  # legs, arms taken for the other side's
 _MIRROR = np.array(BLAZEPOSE33_MIRROR)
 _SIGMA = 0.12  # m, of a landmark's step beyond constant velocity
@@ -37,13 +38,13 @@ class _Reading:
     position: np.ndarray
     velocity: np.ndarray
 
-    def next(self, seen: np.ndarray, price: float) -> _Reading:
-        """After a frame that reads `seen` [n, 2]."""
+    def next(self, seen: np.ndarray, price: float, lasting: float) -> _Reading:
+        """After a frame that reads `seen` [n, 2]. lasting: share of the velocity that goes on."""
         expected = self.position + self.velocity
         away = seen - expected
         squared = (away**2).sum(1) / _SIGMA**2
         position = expected + away / (1 + squared / _CAP)[:, None] ** 2
-        velocity = 0.7 * (position - self.position)
+        velocity = lasting * (position - self.position)
         return _Reading(self.cost + price + float(np.minimum(squared, _CAP).mean()), position, velocity)
 
 
@@ -58,27 +59,27 @@ class SideKeeper:
         self._pairs: dict[str, list[_Reading]] = {}
 
     def correct(self, landmarks: Landmarks) -> Landmarks:
-        """The landmarks of the next frame with swapped legs or arms put right."""
-        return swapped(landmarks, *(self._swapped(name, landmarks.world[limb, :2], landmarks.world[_MIRROR[limb], :2])
-                                    for name, limb in (("legs", LEGS), ("arms", ARMS))))
+        """The landmarks of the next frame with swapped legs, arms or trunk put right."""
+        return swapped(landmarks, *(self._swapped(name, landmarks.world[_PAIRS[name][0], :2],
+                                                  landmarks.world[_MIRROR[_PAIRS[name][0]], :2]) for name in _PAIRS))
 
     def _swapped(self, name: str, seen: np.ndarray, mirrored: np.ndarray) -> bool:
-        past = self._pairs.get(name)
+        past, lasting = self._pairs.get(name), _PAIRS[name][1]
         if past is None:
             still = np.zeros_like(seen)
             self._pairs[name] = [_Reading(0.0, seen, still), _Reading(_START, mirrored, still)]
             return False
-        now = [min((r.next(reading, price) for r in past), key=lambda r: r.cost)
+        now = [min((r.next(reading, price, lasting) for r in past), key=lambda r: r.cost)
                for reading, price in ((seen, 0.0), (mirrored, _PRICE))]
         least = min(r.cost for r in now)
         self._pairs[name] = [replace(r, cost=min(r.cost - least, _MEMORY)) for r in now]
         return now[1].cost < now[0].cost
 
 
-def swapped(landmarks: Landmarks, legs: bool, arms: bool) -> Landmarks:
-    """The landmarks with left and right legs or arms exchanged (depth stays where it was told)."""
+def swapped(landmarks: Landmarks, legs: bool, arms: bool, trunk: bool = False) -> Landmarks:
+    """The landmarks with left and right legs, arms, or trunk and face exchanged (depth stays where it was told)."""
     order = np.arange(33)
-    for swap, limb in ((legs, LEGS), (arms, ARMS)):
+    for swap, limb in ((legs, LEGS), (arms, ARMS), (trunk, np.r_[:11, TRUNK])):
         if swap:
             order[limb] = _MIRROR[limb]
     world = landmarks.world[order]
