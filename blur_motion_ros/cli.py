@@ -10,7 +10,7 @@ import importlib
 import sys
 from types import ModuleType
 
-from blur_motion_ros import threads
+from blur_motion_ros import kernel_cache, threads
 
 # name -> (module, one-line help)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -32,6 +32,7 @@ SUBJECTS = {("eval", "vibe"): "blur_motion_ros.learning.eval_command"}
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script. Errors of the input are one line on stderr, exit status 1."""
     threads.limit()
+    kernel_cache.ensure()
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     argv = [a for a in argv if a != "--debug"]

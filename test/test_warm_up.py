@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from blur_motion_ros import assets, config
+from blur_motion_ros import assets, config, kernel_cache
 from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.messages.image import to_rgb
 from blur_motion_ros.types import Exposure, Frame, Status
@@ -158,3 +158,20 @@ def test_made_up_person_is_forgotten():
         assert warmed.status == cold.status
         np.testing.assert_allclose(warmed.reference.transl, cold.reference.transl, atol=1e-6)
         np.testing.assert_allclose(warmed.coefficients, cold.coefficients, atol=1e-5)
+
+
+def test_a_read_only_installation_without_a_home_gets_a_place_for_kernels(monkeypatch, tmp_path):
+    """Numba itself would refuse to import a module with kernels there."""
+    monkeypatch.setenv(kernel_cache.VARIABLE, "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernel_cache.ensure()
+    assert not os.environ[kernel_cache.VARIABLE], "the checkout or the user's cache can be written"
+    monkeypatch.setattr(kernel_cache.os, "access", lambda path, mode: False)
+    kernel_cache.ensure()
+    assert not os.environ[kernel_cache.VARIABLE] and (tmp_path / "numba").is_dir()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(kernel_cache.tempfile, "tempdir", str(tmp_path))
+    kernel_cache.ensure()
+    place = Path(os.environ[kernel_cache.VARIABLE])
+    assert place.parent == tmp_path and place.is_dir()

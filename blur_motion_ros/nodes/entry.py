@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 
-from blur_motion_ros import threads
+from blur_motion_ros import kernel_cache, threads
 from blur_motion_ros.nodes import specs
 
 _JOIN_S = 5.0
@@ -37,6 +37,7 @@ def run_node(module: str, name: str, args: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     os.environ.update(specs.environment())
+    kernel_cache.ensure()
     try:
         import rclpy
     except ImportError as error:
