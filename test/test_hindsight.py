@@ -14,6 +14,7 @@ from blur_motion_ros.initialiser.hindsight import Explanation, Hindsight, Look, 
 from blur_motion_ros.initialiser.landmark import Registrar
 from blur_motion_ros.initialiser.registration import Pose
 from blur_motion_ros.initialiser.sides import swapped
+from blur_motion_ros.initialiser.vibe import LandmarkStream, StreamOutput, VibeInitialiser
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.offline import _packed, _unpacked
 from blur_motion_ros.types import Exposure, Frame, Landmarks
@@ -133,6 +134,43 @@ def test_breaks_and_missing_frames_stay_where_they_were(recording):
         if m is not None:
             assert np.isfinite(m.covariance).all() and np.linalg.eigvalsh(m.covariance).min() > 0
             assert m.time == look.measurement.time
+
+
+class Told:
+    """A network that gives every frame the same turn of the left elbow away from its registration, surely."""
+
+    def __init__(self):
+        self.read_ = []
+
+    def read(self, sights):
+        self.read_.append(sights)
+        turn = np.tile(np.eye(3), (24, 1, 1))
+        turn[18] = rotations.exp(np.array([0, -0.4, 0]))
+        spread = np.diag(np.r_[np.full(3, 1e4), np.full(72, 1e-8)])
+        return [StreamOutput(s.start.local @ turn, s.start.betas, s.start.pelvis, spread) for s in sights]
+
+
+def test_the_network_reads_whole_tracks_of_registrations_and_is_believed_by_its_information(recording):
+    register, _, looks = recording
+    late = Look(Exposure(9.0, 9.02), CAMERA, looks[0].measurement)
+    network, track = Told(), [*looks[:5], late]
+    plain, told = Hindsight(register)(track), Hindsight(register, network)(track)
+    assert [len(s) for s in network.read_] == [5, 1]
+    for sight, m in zip([s for sights in network.read_ for s in sights], plain, strict=True):
+        np.testing.assert_allclose(sight.start.local, Pose.of(m.state).local, atol=1e-9)
+        np.testing.assert_array_equal(sight.landmarks.image, m.landmarks.image)
+    for a, b in zip(plain[-1:], told[-1:], strict=True):  # alone, so not smoothed
+        step = rotations.log(np.swapaxes(Pose.of(a.state).local, 1, 2) @ Pose.of(b.state).local)
+        np.testing.assert_allclose(step[18], [0, -0.4, 0], atol=0.01)
+        assert np.abs(np.delete(step, 18, 0)).max() < 0.01
+
+
+def test_a_live_initialiser_names_the_file_it_cannot_read_recordings_with(tmp_path):
+    (tmp_path / "mine.ts").write_bytes(b"garbage")
+    stream = LandmarkStream(None)
+    live = VibeInitialiser(None, stream, load_body(), hindsight_network=tmp_path / "mine.ts")
+    with pytest.raises(ValueError, match="mine.ts: not a TorchScript file"):
+        Hindsight.of(live)
 
 
 def test_a_packed_mask_comes_back():

@@ -23,9 +23,17 @@ from blur_motion_ros.data.mocap import PARENTS, MotionClip, forward  # noqa: E40
 from blur_motion_ros.initialiser import vibe  # noqa: E402
 from blur_motion_ros.initialiser import vibe_landmarks as vl  # noqa: E402
 from blur_motion_ros.initialiser.vibe_filter import PoseFilter  # noqa: E402
-from blur_motion_ros.learning import vibe_data, vibe_losses, vibe_motion, vibe_noise, vibe_train  # noqa: E402
+from blur_motion_ros.learning import (  # noqa: E402
+    export_command,
+    vibe_data,
+    vibe_losses,
+    vibe_motion,
+    vibe_noise,
+    vibe_train,
+)
 from blur_motion_ros.types import BodyState, Exposure, Frame, Landmarks, PoseMeasurement  # noqa: E402
 
+TINY = vl.LandmarkSizes(feature=24, hidden=16, layers=1, regressor=24)
 CAMERA = Camera(640, 480, np.array([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]]))
 IMAGE = np.zeros((480, 640, 3), np.uint8)
 
@@ -240,6 +248,112 @@ def test_stream_output_is_a_body_in_the_camera_frame_with_a_proper_covariance():
     np.testing.assert_allclose(load_body().rest_joints(out.betas)[0] + state.transl, out.pelvis)
 
 
+# the bidirectional network
+
+def bidirectional(seed=0):
+    torch.manual_seed(seed)
+    return vl.LandmarkVibe(dataclasses.replace(TINY, bidirectional=True)).eval()
+
+
+def sights(count=6):
+    """Somebody walks past, one frame every 40 ms, arms at their sides."""
+    out = []
+    for i in range(count):
+        at = (-0.5 + 0.2 * i, 0.05 * i, 4.0 - 0.1 * i)
+        exposure = Exposure(0.04 * i, 0.042 * i + 0.01)
+        out.append(vibe.Sight(exposure, CAMERA, landmarks(person(at)), start(at)))
+    return out
+
+
+def test_a_bidirectional_encoder_sees_the_future_and_whole_sequences_do_not_depend_on_their_batch():
+    model = bidirectional()
+    x = torch.randn(2, 7, vl.FEATURES, generator=torch.Generator().manual_seed(1))
+    other = x.clone()
+    other[:, -1] += 1
+    with torch.inference_mode():
+        whole, changed = model(x)[0], model(other)[0]
+        script = torch.jit.script(model)(x)[0]
+        for k, name in enumerate(whole._fields):
+            assert (torch.cat([model(x[i:i + 1])[0][k] for i in range(2)]) - whole[k]).abs().max() < 1e-5, name
+            assert (script[k] - whole[k]).abs().max() < 1e-5, name
+        assert (whole.rotmat[:, 0] - changed.rotmat[:, 0]).abs().max() > 1e-7
+        streaming = small()
+        assert torch.equal(streaming(x)[0].rotmat[:, :-1], streaming(other)[0].rotmat[:, :-1])
+
+
+def test_both_directions_of_a_streaming_encoder_are_the_mean_of_its_two_readings():
+    sizes = dataclasses.replace(TINY, layers=2)
+    one = vl.LandmarkVibe(sizes).eval()
+    two = vl.LandmarkVibe(dataclasses.replace(sizes, bidirectional=True)).eval()
+    with torch.no_grad():
+        for p in one.parameters():
+            p.mul_(3)  # so that directions differ
+        two.load_state_dict(vibe_train.both_directions(one.state_dict()))
+        x = torch.randn(1, 6, TINY.feature, generator=torch.Generator().manual_seed(2))
+        ahead, back = one.vibe.encoder(x)[0], one.vibe.encoder(x.flip(1))[0].flip(1)
+        both = two.vibe.encoder(x)[0]
+    assert (ahead - back).abs().max() > 1e-2
+    assert (both - 0.5 * (ahead + back)).abs().max() < 1e-5
+
+
+def test_reading_a_mirrored_recording_gives_the_mirrored_answer():
+    """The scene and its mirror image are read alike, so mirroring (about the principal point) commutes with reading."""
+    flip = np.diag([-1.0, 1, 1])
+    reader, seen = vibe.LandmarkReader(bidirectional()), sights()
+    order, joints = list(BLAZEPOSE33_MIRROR), list(SMPL24_MIRROR)
+    other = []
+    for s in seen:
+        marks = dataclasses.replace(s.landmarks, image=(s.landmarks.image * [-1, 1] + [640, 0])[order],
+                                    world=(s.landmarks.world @ flip)[order], visibility=s.landmarks.visibility[order])
+        begin = vl.Start(flip @ s.start.local[joints] @ flip, s.start.betas, flip @ s.start.pelvis)
+        other.append(vibe.Sight(s.exposure, s.camera, marks, begin))
+    for a, b in zip(reader.read(seen), reader.read(other), strict=True):
+        expected = vibe.mirrored(a)
+        np.testing.assert_allclose(b.local, expected.local, atol=1e-5)
+        np.testing.assert_allclose(b.pelvis, expected.pelvis, atol=1e-5)
+        np.testing.assert_allclose(b.covariance, expected.covariance, atol=1e-6)
+
+
+def test_a_mirrored_answer_has_the_mirrored_errors():
+    """Samples of the Gaussian, mirrored as bodies, have the covariance that `mirrored` says."""
+    rng, flip, order = np.random.default_rng(0), np.diag([-1.0, 1, 1]), list(SMPL24_MIRROR)
+    root = rng.standard_normal((75, 75)) * 1e-3
+    out = vibe.StreamOutput(Rotation.random(24, random_state=1).as_matrix(), np.zeros(10), np.array([0.3, 0, 4]),
+                            root @ root.T)
+    mean = vibe.mirrored(out)
+    step = root[:, 0]  # a covariance is a sum of such steps' outer products
+    local = out.local @ Rotation.from_rotvec(step[3:].reshape(24, 3)).as_matrix()
+    theirs = Rotation.from_matrix(np.swapaxes(mean.local, 1, 2) @ (flip @ local[order] @ flip)).as_rotvec()
+    only = vibe.mirrored(dataclasses.replace(out, covariance=np.outer(step, step))).covariance
+    moved = np.r_[flip @ step[:3], theirs.ravel()]
+    np.testing.assert_allclose(only, np.outer(moved, moved), atol=1e-12)
+    np.testing.assert_allclose(vibe.mirrored(mean).covariance, out.covariance, atol=1e-15)
+
+
+def test_networks_of_the_other_kind_and_garbage_are_refused_by_name(tmp_path):
+    vibe_train.export(small(), tmp_path / "stream.ts", {})
+    vibe_train.export(bidirectional(), tmp_path / "both.ts", {}, half=True)
+    (tmp_path / "garbage.ts").write_bytes(b"no network at all")
+    with pytest.raises(ValueError, match="stream.ts: not a bidirectional"):
+        vibe.LandmarkReader.load(tmp_path / "stream.ts")
+    with pytest.raises(ValueError, match="both.ts: a bidirectional network, which cannot stream"):
+        vibe.LandmarkStream.load(tmp_path / "both.ts")
+    with pytest.raises(ValueError, match="garbage.ts: not a TorchScript file"):
+        vibe.LandmarkReader.load(tmp_path / "garbage.ts")
+    with pytest.raises(ValueError, match="nothing.ts: no such file"):
+        vibe.LandmarkReader.load(tmp_path / "nothing.ts")
+
+
+def test_weights_kept_in_half_precision_give_the_same_answers(tmp_path):
+    model = bidirectional()
+    vibe_train.export(model, tmp_path / "both.ts", {}, half=True)
+    kept, whole = vibe.LandmarkReader.load(tmp_path / "both.ts"), vibe.LandmarkReader(model)
+    for a, b in zip(kept.read(sights()), whole.read(sights()), strict=True):
+        np.testing.assert_allclose(a.local, b.local, atol=2e-3)
+        np.testing.assert_allclose(a.pelvis, b.pelvis, rtol=2e-3, atol=2e-3)
+    assert next(model.parameters()).dtype == torch.float32  # the run's own weights stay as they are
+
+
 # losses
 
 def test_skeleton_equals_the_reference_kinematics():
@@ -354,11 +468,8 @@ def test_simulated_sequences_have_the_layout_of_recordings_and_repeat_by_seed():
 
 # training
 
-TINY = vl.LandmarkSizes(feature=24, hidden=16, layers=1, regressor=24)
-
-
-def trainer(out, steps, prior="attention"):
-    settings = vibe_train.TrainSettings(steps=steps, batch=3, prior=prior, prior_steps=2, checkpoint=2, sizes=TINY)
+def trainer(out, steps, prior="attention", sizes=TINY):
+    settings = vibe_train.TrainSettings(steps=steps, batch=3, prior=prior, prior_steps=2, checkpoint=2, sizes=sizes)
     motion = vibe_data.clip_windows([clip()], vibe_train.WINDOW, 25.0, 8)
     return vibe_train.Trainer(settings, vibe_data.examples_of(recordings(4, 18)), motion, skeleton(), out)
 
@@ -395,6 +506,22 @@ def test_a_run_starts_from_the_weights_of_another(tmp_path):
         np.testing.assert_array_equal(third.model.eval()(x)[0].rotmat, first.model.eval()(x)[0].rotmat)
     with pytest.raises(ValueError, match="--init"):
         second.start_from(tmp_path / "nothing.pt")
+
+
+def test_a_bidirectional_run_starts_from_a_streaming_network_and_can_be_exported(tmp_path):
+    first = trainer(tmp_path / "a", 2, "none")
+    list(first.run())
+    sizes = dataclasses.replace(TINY, bidirectional=True)
+    both = trainer(tmp_path / "b", 2, "none", sizes)
+    both.start_from(tmp_path / "a" / "checkpoint.pt")
+    for name, w in vibe_train.both_directions(first.model.state_dict()).items():
+        assert torch.equal(both.model.state_dict()[name], w), name
+    list(both.run())
+    assert export_command.export_run(tmp_path / "b", tmp_path / "both.ts") == 0
+    assert torch.jit.load(str(tmp_path / "both.ts")).state_dict()["vibe.encoder.linear.weight"].dtype == torch.float16
+    again = trainer(tmp_path / "c", 2, "none", sizes)
+    again.start_from(tmp_path / "both.ts")
+    torch.testing.assert_close(again.model.state_dict(), both.model.state_dict(), rtol=1e-3, atol=1e-4)
 
 
 def test_a_blend_lies_between_the_weights_it_is_made_of(tmp_path):
@@ -488,19 +615,44 @@ def test_filter_takes_out_jitter_and_forgets_after_a_gap():
 
 # the packaged network
 
-def network():
+def network(name=vibe.LANDMARK_NETWORK):
     try:
-        return packaged(vibe.LANDMARK_NETWORK)
+        return packaged(name)
     except AssetError:
         pytest.skip("no trained landmark network is packaged")
 
 
-def test_packaged_network_is_the_one_described_and_small():
-    path = network()
+@pytest.mark.parametrize("name", [vibe.LANDMARK_NETWORK, vibe.HINDSIGHT_NETWORK])
+def test_packaged_network_is_the_one_described_and_small(name):
+    path = network(name)
     card = json.loads(path.with_suffix(".json").read_text())
     assert hashlib.sha256(path.read_bytes()).hexdigest() == card["sha256"]
     assert path.stat().st_size <= 8_000_000
     assert {"seed", "command", "cpu_seconds", "held_out"} <= set(card)
+
+
+def test_packaged_bidirectional_network_needs_no_package(tmp_path):
+    code = f"""
+import torch
+m = torch.jit.load({str(network(vibe.HINDSIGHT_NETWORK))!r}).float()
+with torch.inference_mode():
+    p, _ = m(torch.zeros(2, 5, {vl.FEATURES}))
+print(tuple(p.rotmat.shape), p.rotmat.dtype)
+"""
+    out = subprocess.run([sys.executable, "-I", "-W", "ignore", "-c", code], cwd=tmp_path, check=True,
+                         capture_output=True, text=True)
+    assert out.stdout.strip() == "(2, 5, 24, 3, 3) torch.float32"
+
+
+def test_packaged_bidirectional_network_places_a_standing_person():
+    """As below, every frame of a short recording: bearing and attitude. Its distance is coarse (docs/vibe.md, Limits)."""
+    seen = [vibe.Sight(Exposure(i / 30, i / 30 + 0.01), CAMERA, landmarks(person((0.3, 0.1, 4.0))),
+                       start((0.3, 0.1, 4.0))) for i in range(15)]
+    for out in vibe.LandmarkReader.load(network(vibe.HINDSIGHT_NETWORK)).read(seen):
+        np.testing.assert_allclose(out.pelvis[:2] / out.pelvis[2], [0.075, 0.025], atol=0.005)
+        assert out.pelvis[2] == pytest.approx(4.0, rel=0.2)
+        assert out.local[0, 1, 1] < -0.9
+        assert out.local[0, 2, 2] < -0.7
 
 
 def test_packaged_network_takes_under_three_milliseconds_and_no_package(tmp_path):

@@ -36,4 +36,5 @@ def make_initialiser(settings: InitialiserSettings, body: BodyModel) -> Initiali
     if settings.kind == "vibe_image" and not settings.network:
         raise ValueError("initialiser.network is empty; vibe_image needs a file made by `blur-motion export vibe`")
     load = LandmarkStream.load if settings.kind == "vibe" else ImageStream.load
-    return VibeInitialiser(plain.tracker, load(settings.network or None), body, plain.register, plain.sides)
+    return VibeInitialiser(plain.tracker, load(settings.network or None), body, plain.register, plain.sides,
+                           hindsight_network=settings.hindsight_network or None)

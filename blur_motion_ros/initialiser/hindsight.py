@@ -3,8 +3,8 @@
 One frame's landmarks have several explanations: legs or arms may be the other ones, a limb may point towards the camera
 or away from it. The live initialiser follows one of them from frame to frame and sometimes the wrong one. Here every
 frame keeps all the explanations found, from its own directions and from those of its neighbours; the cheapest path
-through them is a Viterbi search in which bodies keep their velocity. The temporal network then reads that path forwards
-and backwards in time, and both answers count.
+through them is a Viterbi search in which bodies keep their velocity. A bidirectional temporal network then reads that
+path, every frame with those before and after it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from blur_motion_ros.initialiser.evidence import Evidence, evidence
 from blur_motion_ros.initialiser.landmark import LandmarkInitialiser, Registrar
 from blur_motion_ros.initialiser.registration import Pose, Registration, cold_start, covariance, register, with_shape
 from blur_motion_ros.initialiser.sides import READINGS, swapped
-from blur_motion_ros.initialiser.vibe import LandmarkStream, StreamOutput, VibeInitialiser, fuse, start_of
-from blur_motion_ros.initialiser.vibe_filter import PoseFilter
+from blur_motion_ros.initialiser.vibe import LandmarkReader, LandmarkStream, Sight, VibeInitialiser, fuse, start_of
+from blur_motion_ros.initialiser.vibe_filter import FilterNoise, PoseFilter
 from blur_motion_ros.motion import rotations
-from blur_motion_ros.types import BodyState, Exposure, Frame, Landmarks, PoseMeasurement
+from blur_motion_ros.types import BodyState, Exposure, Landmarks, PoseMeasurement
 
 _GAP = 0.25  # s without a person: what comes after is another track
 _SAME = 0.05  # m: explanations whose joints all lie this close are one
 _WORSE = 40.0  # cost by which an explanation may exceed its frame's best (some 60 is usual)
 _HEIRS = 3  # explanations of a frame that its neighbours try too
+_CALM = FilterNoise(jitter=0.2)  # twice the live one, both directions make up for it; more costs the fit (docs/vibe.md)
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,17 @@ class PathCosts:
 class Hindsight:
     """Measures again, with all of a recording known, what an initialiser measured live."""
 
-    def __init__(self, register: Registrar, stream: LandmarkStream | None = None, costs: PathCosts | None = None):
-        self._register, self._stream, self._costs = register, stream, costs or PathCosts()
+    def __init__(self, register: Registrar, reader: LandmarkReader | None = None, costs: PathCosts | None = None):
+        self._register, self._reader, self._costs = register, reader, costs or PathCosts()
 
     @staticmethod
     def of(initialiser: object) -> Hindsight | None:
-        """Of the parts of a live initialiser; None for one that does not work on landmarks alone."""
+        """Of the parts of a live initialiser; None for one that does not work on landmarks alone. Raises ValueError
+        where its `hindsight_network` is not a bidirectional landmark network."""
         if isinstance(initialiser, LandmarkInitialiser):
             return Hindsight(initialiser.register)
         if isinstance(initialiser, VibeInitialiser) and isinstance(initialiser.stream, LandmarkStream):
-            return Hindsight(initialiser.register, initialiser.stream)
+            return Hindsight(initialiser.register, LandmarkReader.load(initialiser.hindsight_network))
         return None
 
     def __call__(self, looks: Sequence[Look]) -> list[PoseMeasurement | None]:
@@ -105,26 +107,14 @@ class Hindsight:
         times = np.array([look.exposure.middle for look in looks])
         best = cheapest_path(times, [frame.explanations() for frame in explained], self._costs)
         registered = [frame.measured(e) for frame, e in zip(explained, best, strict=True)]
-        return registered if self._stream is None else self._read(looks, registered)
+        return registered if self._reader is None else self._read(looks, registered)
 
     def _read(self, looks: list[Look], registered: list[PoseMeasurement]) -> list[PoseMeasurement]:
-        """Both directions of time through the network, fused with the registrations, and calmed."""
-        ahead = self._pass(looks, registered, mirrored=False)
-        back = self._pass(looks[::-1], registered[::-1], mirrored=True)[::-1]
-        fused = [fuse(r, _between(a, b), self._register.body_model) for r, a, b in
-                 zip(registered, ahead, back, strict=True)]
-        return _calmed(fused)
-
-    def _pass(self, looks: list[Look], registered: list[PoseMeasurement], mirrored: bool) -> list[StreamOutput]:
-        self._stream.reset()
-        nothing = np.zeros((0, 0, 3), np.uint8)  # the landmark network does not look at the image
-        out = []
-        for look, r in zip(looks, registered, strict=True):
-            e = look.exposure
-            frame = Frame(nothing, Exposure(-e.close, -e.open) if mirrored else e, look.camera)
-            out.append(self._stream.step(frame, r.landmarks, start_of(r.state, self._register.body_model)))
-        self._stream.reset()
-        return out
+        """What the network makes of the whole track, fused with the registrations, and calmed."""
+        body = self._register.body_model
+        told = self._reader.read([Sight(look.exposure, look.camera, r.landmarks, start_of(r.state, body))
+                                  for look, r in zip(looks, registered, strict=True)])
+        return _calmed([fuse(r, out, body) for r, out in zip(registered, told, strict=True)])
 
 
 class _Frame:
@@ -237,15 +227,9 @@ def _tracks(looks: Iterable[Look]) -> Iterator[list[int]]:
         yield run
 
 
-def _between(a: StreamOutput, b: StreamOutput) -> StreamOutput:
-    """Halfway between two answers for one frame."""
-    return StreamOutput(rotations.slerp(a.local, b.local, 0.5), 0.5 * (a.betas + b.betas), 0.5 * (a.pelvis + b.pelvis),
-                        0.5 * (a.covariance + b.covariance))
-
-
 def _calmed(measured: list[PoseMeasurement]) -> list[PoseMeasurement]:
-    """The live filter run in both directions: without its lag."""
-    ahead, back = PoseFilter(), PoseFilter()
+    """The live filter, stronger and run in both directions: without its lag."""
+    ahead, back = PoseFilter(_CALM), PoseFilter(_CALM)
     forwards = [ahead(m.state, m.time) for m in measured]
     backwards = [back(m.state, -m.time) for m in reversed(measured)][::-1]
     return [replace(m, state=_halfway(a, b)) for m, a, b in zip(measured, forwards, backwards, strict=True)]

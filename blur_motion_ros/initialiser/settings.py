@@ -66,5 +66,7 @@ class InitialiserSettings:
                         "landmarks (vibe); or with the image network of official weights (vibe_image)",
                         choices=("landmarks", "vibe", "vibe_image"))
     network: str = setting("", "TorchScript file of the temporal network; empty: the one that comes with the package")
+    hindsight_network: str = setting("", "TorchScript file of the bidirectional network that reads a whole recording "
+                                     "(blur-motion fit, kind = vibe); empty: the one that comes with the package")
     person: PersonSettings = field(default_factory=PersonSettings)
     registration: RegistrationSettings = field(default_factory=RegistrationSettings)

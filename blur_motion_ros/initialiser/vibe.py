@@ -2,11 +2,13 @@
 
 Two variants of the same temporal encoder and regressor: `LandmarkStream` reads BlazePose landmarks (the shipped, free
 network), `ImageStream` reads ResNet-50 features of a square crop (official weights, exported by `blur-motion export
-vibe`). Both carry the GRU state from frame to frame and forget it when the person is lost.
+vibe`). Both carry the GRU state from frame to frame and forget it when the person is lost. `LandmarkReader` is for
+recordings: its encoder is bidirectional, as the paper draws it, and sees the frames before and after.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,11 +18,12 @@ import numpy as np
 from blur_motion_ros.body import BodyModel
 from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.initialiser.vibe_filter import PoseFilter
-from blur_motion_ros.initialiser.vibe_landmarks import Start, features_of, view_translation
+from blur_motion_ros.initialiser.vibe_landmarks import Start, View, features_of, mirror_features, view_translation
 from blur_motion_ros.motion import rotations
-from blur_motion_ros.types import BodyState, Frame, Landmarks, Plate, PoseMeasurement
+from blur_motion_ros.types import BodyState, Exposure, Frame, Landmarks, Plate, PoseMeasurement
 
 LANDMARK_NETWORK = "vibe_landmarks.ts"
+HINDSIGHT_NETWORK = "vibe_hindsight.ts"
 _GAP = 0.25  # seconds without a person after which the past is forgotten
 _SHAPE_MEMORY = 60  # frames over which the shape is averaged
 _ENLARGED = np.r_[np.full(3, 2.5), np.full(72, 1.95)]  # of place and rotations: measured error / product's sigma
@@ -76,8 +79,12 @@ class LandmarkStream:
 
     @staticmethod
     def load(path: str | Path | None = None) -> LandmarkStream:
-        """The packaged network, or the TorchScript file at `path`."""
-        return LandmarkStream(load_network(path or _packaged()))
+        """The packaged network, or the TorchScript file at `path`. Raises ValueError for a bidirectional one."""
+        network = load_network(path or _packaged(LANDMARK_NETWORK))
+        if _bidirectional(network):
+            raise ValueError(f"{path}: a bidirectional network, which cannot stream; it reads recordings "
+                             "(initialiser.hindsight_network)")
+        return LandmarkStream(network)
 
     def reset(self) -> None:
         """Forget the past: the next frame is the first of a sequence."""
@@ -98,12 +105,52 @@ class LandmarkStream:
         with torch.inference_mode():
             p, self._state = self._network(torch.from_numpy(x)[None, None], self._state)
         self._time = time
-        local = p.rotmat[0, 0].double().numpy()
-        local[0] = view.rotation.T @ local[0]
-        in_view = view_translation(p.cam[0, 0].double().numpy(), np.float64(view.size))
-        betas = self._shape.update(p.shape[0, 0].double().numpy())
-        return StreamOutput(local, betas, view.rotation.T @ in_view,
-                            _covariance(p.log_sigma[0, 0].double().numpy(), in_view[2], view.rotation))
+        return _lifted(p, 0, 0, view, self._shape.update(p.shape[0, 0].double().numpy()))
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One frame as the landmark networks take it; start: the landmarks' registration."""
+
+    exposure: Exposure
+    camera: Camera
+    landmarks: Landmarks
+    start: Start
+
+
+class LandmarkReader:
+    """The bidirectional landmark encoder: a recording at once, every frame with those before and after it.
+
+    network: TorchScript of a bidirectional `LandmarkVibe` (or the module itself). It reads the mirrored scene too, and
+    the answer is the mean: what it takes left and right for differently is its error.
+    """
+
+    def __init__(self, network: Any):
+        self._network = network
+
+    @staticmethod
+    def load(path: str | Path | None = None) -> LandmarkReader:
+        """The packaged network, or the TorchScript file at `path`. Raises ValueError for one that streams."""
+        network = load_network(path or _packaged(HINDSIGHT_NETWORK))
+        if not _bidirectional(network):
+            raise ValueError(f"{path}: not a bidirectional landmark network; make it with `blur-motion train vibe "
+                             "--bidirectional`")
+        return LandmarkReader(network)
+
+    def read(self, sights: Sequence[Sight]) -> list[StreamOutput]:
+        """One output per frame of an unbroken track, in order of time. The shape is the mean of all."""
+        import torch
+
+        times = [s.exposure.middle for s in sights]
+        gaps = [0.0, *np.diff(times)]
+        rows = [features_of(s.landmarks, s.camera, gap, s.exposure.duration, s.start)
+                for s, gap in zip(sights, gaps, strict=True)]
+        x = np.stack([row[0] for row in rows])
+        with torch.inference_mode():
+            p, _ = self._network(torch.from_numpy(np.stack([x, mirror_features(x)])), None)
+        betas = p.shape.double().mean((0, 1)).numpy()
+        return [between(_lifted(p, 0, i, view, betas), mirrored(_lifted(p, 1, i, view.mirrored, betas)))
+                for i, (_, view) in enumerate(rows)]
 
 
 class ImageStream:
@@ -146,15 +193,16 @@ class VibeInitialiser:
 
     tracker: `person.PersonTracker`; register: `landmark.Registrar` of the same landmarks; sides: `sides.SideKeeper`.
     The network's answer is fused with the registration as a Gaussian, and smoothed (`vibe_filter`) unless
-    `smooth` is false.
+    `smooth` is false. hindsight_network: file that `initialiser.hindsight` reads recordings with (None: the packaged).
     """
 
     def __init__(self, tracker: Any, stream: Stream, body: BodyModel, register: Any = None, sides: Any = None,
-                 smooth: bool = True):
+                 smooth: bool = True, hindsight_network: str | Path | None = None):
         from blur_motion_ros.initialiser.landmark import Registrar
         from blur_motion_ros.initialiser.sides import SideKeeper
 
         self.tracker, self.stream, self._body = tracker, stream, body
+        self.hindsight_network = hindsight_network
         self.register = register or Registrar(body)
         self._sides = sides or SideKeeper()
         self._filter = PoseFilter() if smooth else None
@@ -244,15 +292,47 @@ def load_network(path: str | Path) -> Any:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; make it with `blur-motion export vibe` or `blur-motion train vibe`")
     try:
-        return torch.jit.load(str(path), map_location="cpu").eval()
+        return torch.jit.load(str(path), map_location="cpu").float().eval()  # some are kept in half precision
     except RuntimeError as error:
         raise ValueError(f"{path}: not a TorchScript file; make it with `blur-motion export vibe`") from error
 
 
-def _packaged() -> Path:
+def between(a: StreamOutput, b: StreamOutput) -> StreamOutput:
+    """Halfway between two answers for one frame."""
+    return StreamOutput(rotations.slerp(a.local, b.local, 0.5), 0.5 * (a.betas + b.betas), 0.5 * (a.pelvis + b.pelvis),
+                        0.5 * (a.covariance + b.covariance))
+
+
+def mirrored(out: StreamOutput) -> StreamOutput:
+    """The same body in the mirrored world (x of the camera reversed): left and right exchanged."""
+    from blur_motion_ros.body.joints import SMPL24_MIRROR
+
+    order = list(SMPL24_MIRROR)
+    # a rotation tangent is an axial vector: reflected and reversed
+    signs = np.r_[-1.0, 1.0, 1.0, np.tile([1.0, -1.0, -1.0], 24)]
+    index = np.r_[:3, 3 + (3 * np.array(order)[:, None] + np.arange(3)).ravel()]
+    flip = np.diag([-1.0, 1.0, 1.0])
+    return StreamOutput(flip @ out.local[order] @ flip, out.betas, flip @ out.pelvis,
+                        out.covariance[np.ix_(index, index)] * signs[:, None] * signs)
+
+
+def _lifted(p: Any, n: int, t: int, view: View, betas: np.ndarray) -> StreamOutput:
+    """Item n, frame t of a `LandmarkPrediction`, from its view to the camera frame."""
+    local = p.rotmat[n, t].double().numpy()
+    local[0] = view.rotation.T @ local[0]
+    in_view = view_translation(p.cam[n, t].double().numpy(), np.float64(view.size))
+    return StreamOutput(local, betas, view.rotation.T @ in_view,
+                        _covariance(p.log_sigma[n, t].double().numpy(), in_view[2], view.rotation))
+
+
+def _bidirectional(network: Any) -> bool:
+    return any(name.endswith("_reverse") for name, _ in network.named_parameters())
+
+
+def _packaged(name: str) -> Path:
     from blur_motion_ros.assets import packaged
 
-    return packaged(LANDMARK_NETWORK)
+    return packaged(name)
 
 
 def _covariance(log_sigma: np.ndarray, depth: float, view: np.ndarray) -> np.ndarray:

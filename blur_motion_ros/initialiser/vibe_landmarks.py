@@ -37,10 +37,17 @@ class View:
     rotation: np.ndarray
     size: float
 
+    @property
+    def mirrored(self) -> "View":
+        """The view of the same person in the mirrored world (x of the camera reversed)."""
+        flip = np.diag([-1.0, 1.0, 1.0])
+        return View(flip @ self.rotation @ flip, self.size)
+
 
 @dataclass(frozen=True)
 class LandmarkSizes:
-    """Compact defaults of the shipped encoder (about 1.5 M numbers)."""
+    """Compact defaults of the shipped streaming encoder (about 1.5 M numbers). bidirectional: the encoder also reads
+    the frames that come later, so it takes whole sequences and carries no state (`initialiser.hindsight`)."""
 
     feature: int = 256
     hidden: int = 256
@@ -48,6 +55,7 @@ class LandmarkSizes:
     regressor: int = 384
     iterations: int = 3
     dropout: float = 0.1
+    bidirectional: bool = False
 
 
 def view_of(landmarks: Landmarks, camera: Camera) -> tuple[View, np.ndarray]:
@@ -140,7 +148,7 @@ class LandmarkVibe(nn.Module):
         inputs = FEATURES + _DERIVED
         self.embed = nn.Sequential(nn.Linear(inputs, sizes.feature), nn.GELU(),
                                    nn.Linear(sizes.feature, sizes.feature))
-        self.vibe = Vibe(EncoderSizes(sizes.feature, sizes.hidden, sizes.layers),
+        self.vibe = Vibe(EncoderSizes(sizes.feature, sizes.hidden, sizes.layers, sizes.bidirectional),
                          RegressorSizes(sizes.feature, sizes.regressor, sizes.iterations, sizes.dropout))
         self.uncertainty = nn.Sequential(nn.Linear(sizes.feature, sizes.feature // 2), nn.GELU(),
                                          nn.Linear(sizes.feature // 2, UNCERTAIN))

@@ -15,6 +15,8 @@ Measure = Callable[[Frame, Landmarks], np.ndarray]  # -> LSP14 joints [14, 3] m 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", type=Path, default=None, help="TorchScript file (default: the packaged one)")
+    parser.add_argument("--hindsight-network", type=Path, default=None,
+                        help="bidirectional TorchScript file, for the row 'hindsight' (default: the packaged one)")
     parser.add_argument("--recordings", type=Path, default=None,
                         help="--data folder of `blur-motion train vibe`: score its held-out test recordings")
     parser.add_argument("--sequences", type=Path, nargs="*", default=[],
@@ -31,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
 
         network = load_network(args.network or packaged_network())
         print_scores(score(network, test_examples(args.recordings), load_skeleton()))
-        print_table(score_recordings(args.recordings, args.network))
+        print_table(score_recordings(args.recordings, args.network, args.hindsight_network))
     if args.sequences:
-        print_table(score_sequences(args.sequences, args.network, not args.no_plate))
+        print_table(score_sequences(args.sequences, args.network, not args.no_plate, args.hindsight_network))
     return 0
 
 
@@ -44,7 +46,8 @@ def packaged_network() -> Path:
     return packaged(LANDMARK_NETWORK)
 
 
-def score_sequences(folders: list[Path], network: Path | None, use_plate: bool) -> dict[str, dict[str, dict]]:
+def score_sequences(folders: list[Path], network: Path | None, use_plate: bool, hindsight: Path | None = None
+                    ) -> dict[str, dict[str, dict]]:
     """method -> sequence -> metrics (`evaluation.metrics`), of one pose per exposure, plus the acceleration error
     between mid-exposures in mm/frame^2 (`accel`). All methods get the same landmarks."""
     from blur_motion_ros.data import sequence as sequences
@@ -57,6 +60,7 @@ def score_sequences(folders: list[Path], network: Path | None, use_plate: bool) 
         for name, make in methods(network).items():
             poses = _poses(found, make())
             out.setdefault(name, {})[folder.name] = _metrics(poses, truth)
+        out.setdefault("hindsight", {})[folder.name] = _metrics(hindsight_poses(found, network, hindsight), truth)
     return out
 
 
@@ -108,7 +112,23 @@ def methods(network: Path | None) -> dict[str, Callable[[], Measure]]:
             "fused": lambda: vibe(False), "VIBE": lambda: vibe(True)}
 
 
-def score_recordings(data: Path, network: Path | None, most: int = 0) -> dict[str, dict[str, dict]]:
+def hindsight_poses(found: list[tuple[Frame, Landmarks | None]], network: Path | None, hindsight: Path | None
+                    ) -> np.ndarray:
+    """LSP14 joints [T, 14, 3] m as measured again with all frames known (`initialiser.hindsight`); NaN: nobody."""
+    from blur_motion_ros.body import load_body
+    from blur_motion_ros.initialiser.hindsight import Hindsight, Look
+    from blur_motion_ros.initialiser.vibe import LandmarkStream, VibeInitialiser
+
+    body = load_body()
+    live = VibeInitialiser(None, LandmarkStream.load(network), body, hindsight_network=hindsight)
+    looks = [Look(frame.exposure, frame.camera, None if seen is None else live.of_landmarks(frame, seen))
+             for frame, seen in found]
+    return np.stack([np.full((14, 3), np.nan) if m is None else joints_of(m.state, body)
+                     for m in Hindsight.of(live)(looks)])
+
+
+def score_recordings(data: Path, network: Path | None, hindsight: Path | None = None, most: int = 0
+                     ) -> dict[str, dict[str, dict]]:
     """method -> kind of motion -> metrics on held-out recordings (`mpjpe`, `pa` in mm, `accel` in mm/frame^2)."""
     from blur_motion_ros.camera.camera import Camera
     from blur_motion_ros.learning.vibe_data import Recordings, examples_of, landmarks_of
@@ -125,6 +145,7 @@ def score_recordings(data: Path, network: Path | None, most: int = 0) -> dict[st
                  for j, (a, b) in enumerate(zip(r.opened[i], r.closed[i], strict=True))]
         for name, make in methods(network).items():
             poses.setdefault(name, []).append(_poses(found, make()))
+        poses.setdefault("hindsight", []).append(hindsight_poses(found, network, hindsight))
     kinds = {"all": np.arange(len(r))}
     return {name: {kind: _recorded_metrics(np.stack(p)[index], r, index, seen) for kind, index in kinds.items()}
             for name, p in poses.items()}

@@ -63,14 +63,15 @@ def export_run(folder: Path, out: Path) -> int:
     settings = json.loads(data["settings"])
     model = LandmarkVibe(LandmarkSizes(**settings["sizes"]))
     model.load_state_dict(data["model"])
-    save(model.eval(), out, {"what": "landmark encoder", "step": data["step"], "settings": settings})
+    save(model.eval(), out, {"what": "landmark encoder", "step": data["step"], "settings": settings},
+         half=model.vibe.encoder.gru.bidirectional)
     return 0
 
 
-def save(model: Any, out: Path, record: dict[str, Any]) -> None:
+def save(model: Any, out: Path, record: dict[str, Any], half: bool = False) -> None:
     """Script, write, and say what was written."""
     from blur_motion_ros.learning.vibe_train import export
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    digest = export(model, out, record)
+    digest = export(model, out, record, half)
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB, sha256 {digest[:12]}) and {out.with_suffix('.json')}")

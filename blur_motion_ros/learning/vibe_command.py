@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=d.batch)
     parser.add_argument("--rate", type=float, default=d.rate)
     parser.add_argument("--prior", choices=PRIORS, default=d.prior, help="motion prior (the paper's ablation)")
+    parser.add_argument("--bidirectional", action="store_true",
+                        help="an encoder that also reads the frames that come later, for recordings")
     parser.add_argument("--seed", type=int, default=d.seed)
     parser.add_argument("--sequences", type=int, default=0, help="use only the first N training sequences (0: all)")
     parser.add_argument("--simulate", type=int, default=0, metavar="N",
@@ -135,8 +137,9 @@ def make_trainer(args: argparse.Namespace):
     from blur_motion_ros.learning.vibe_data import Recordings, clip_windows, examples_of, mirrored
     from blur_motion_ros.learning.vibe_train import WINDOW, Trainer
 
+    sizes = dataclasses.replace(TrainSettings().sizes, bidirectional=args.bidirectional)
     settings = dataclasses.replace(TrainSettings(), steps=args.steps, batch=args.batch, rate=args.rate,
-                                   prior=args.prior, seed=args.seed)
+                                   prior=args.prior, seed=args.seed, sizes=sizes)
     recordings = Recordings.load(list((args.data / "train").glob("*.npz")))
     if args.sequences:
         recordings = recordings.select(np.arange(min(args.sequences, len(recordings))))
@@ -227,5 +230,5 @@ def _export(trainer, args: argparse.Namespace, scores: dict[str, Any], seconds: 
               "settings": json.loads(json.dumps(asdict(trainer.settings))), "held_out": scores}
     if args.init is not None and args.init.is_file():
         record["started_from"] = hashlib.sha256(args.init.read_bytes()).hexdigest()
-    digest = export(trainer.model, path, record)
+    digest = export(trainer.model, path, record, half=args.bidirectional)  # twice the numbers, the same size
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, sha256 {digest[:12]}) and {path.with_suffix('.json')}")

@@ -156,17 +156,22 @@ class Trainer:
         if not path.is_file():
             raise ValueError(f"{path}: no such file; --init takes the --out folder of an earlier run, or its .ts file")
         if path.suffix == ".ts":
-            self.model.load_state_dict(_weights(path))
+            self.model.load_state_dict(self._fitting(_weights(path)))
             return
         data = torch.load(path, weights_only=True)
-        self.model.load_state_dict(data["model"])
+        self.model.load_state_dict(self._fitting(data["model"]))
         if self.judge is not None and json.loads(data["settings"])["prior"] == self.settings.prior:
             self.judge.load_state_dict(data["judge"])
+
+    def _fitting(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights as this model takes them: of a streaming encoder, both directions of a bidirectional one."""
+        backwards = any(k.endswith("_reverse") for k in weights)
+        return both_directions(weights) if self.settings.sizes.bidirectional and not backwards else weights
 
     def blend_with(self, path: Path, share: float) -> None:
         """Keep `share` of the weights and take the rest from those the training started from (`start_from`): better on
         what only the older data held (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022)."""
-        old = _weights(path)
+        old = self._fitting(_weights(path))
         self.model.load_state_dict({k: share * v + (1 - share) * old[k] for k, v in self.model.state_dict().items()})
 
     def resume(self) -> bool:
@@ -196,6 +201,21 @@ def _weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".ts":
         return torch.jit.load(str(path), map_location="cpu").state_dict()
     return torch.load(path, weights_only=True)["model"]
+
+
+def both_directions(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a streaming encoder as those of a bidirectional one whose every frame is encoded as the mean of what
+    the streaming one says forwards and backwards: each direction listens to its own kind only."""
+    out = {}
+    for name, w in weights.items():
+        if ".gru." not in name:
+            out[name] = torch.cat([w, w], 1) / 2 if name.endswith("encoder.linear.weight") else w
+            continue
+        nothing = torch.zeros_like(w)
+        inner = ".weight_ih_l" in name and not name.endswith("_l0")
+        out[name] = torch.cat([w, nothing], 1) if inner else w
+        out[name + "_reverse"] = torch.cat([nothing, w], 1) if inner else w
+    return out
 
 
 def _make_judge(s: TrainSettings) -> tuple[Any, Any]:
@@ -357,11 +377,16 @@ def procrustes(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return scale[:, None, None] * x @ (u @ vt) + mb
 
 
-def export(model: LandmarkVibe, path: Path, record: dict[str, Any]) -> str:
-    """TorchScript file and its json beside it (what, seed, command, metrics, sha256). Returns the sha256."""
+def export(model: LandmarkVibe, path: Path, record: dict[str, Any], half: bool = False) -> str:
+    """TorchScript file and its json beside it (what, seed, command, metrics, sha256). Returns the sha256.
+
+    half: keep the weights in half precision; whoever loads the file calls `.float()` (`initialiser.vibe` does).
+    """
+    import copy
     import hashlib
 
-    torch.jit.script(model.eval()).save(str(path))
+    kept = copy.deepcopy(model).half() if half else model
+    torch.jit.script(kept.eval()).save(str(path))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     record = record | {"sha256": digest, "bytes": path.stat().st_size, "inputs": FEATURES,
                        "made": time.strftime("%Y-%m-%d")}
