@@ -645,7 +645,7 @@ print(tuple(p.rotmat.shape), p.rotmat.dtype)
 
 
 def test_packaged_bidirectional_network_places_a_standing_person():
-    """As below, every frame of a short recording: bearing and attitude. Its distance is coarse (docs/vibe.md, Limits)."""
+    """As below, every frame of a short recording; its distance is coarse (docs/vibe.md, Limits)."""
     seen = [vibe.Sight(Exposure(i / 30, i / 30 + 0.01), CAMERA, landmarks(person((0.3, 0.1, 4.0))),
                        start((0.3, 0.1, 4.0))) for i in range(15)]
     for out in vibe.LandmarkReader.load(network(vibe.HINDSIGHT_NETWORK)).read(seen):
