@@ -110,7 +110,8 @@ class _Search:
                  surface: Surface | None, shape: Shape | None):
         self.problem, self.settings, self.renderer, self.shape = problem, settings, renderer, shape
         self.surface = surface
-        self.start = self._tensor(free)
+        self.active = self._tensor(problem.layout.active[..., None])
+        self.start = self._tensor(free) * self.active
         self.root = self._tensor(_whitener(problem, free)) if settings.precondition else None
         self.step = torch.zeros(self.start.numel(), device=renderer.device, requires_grad=True)
         values = problem.colours if surface is None else surface.values
@@ -217,7 +218,7 @@ class _Search:
 
     def _free(self) -> Tensor:
         step = self.step if self.root is None else self.root @ self.step
-        return self.start + step.view(self.start.shape)
+        return self.start + self.active * step.view(self.start.shape)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(array, np.float32)).to(self.renderer.device)

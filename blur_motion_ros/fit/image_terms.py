@@ -19,7 +19,7 @@ from blur_motion_ros.fit.kinematics import FitBody, Posed
 from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, PART_OF_SLOT, PARTS, WindowLayout
 from blur_motion_ros.render.raster import DEPTH_EDGE, SubFrames
 
-_WIDTHS = np.array([last - first for first, last in PARTS])
+_FIRST_SLOTS = np.array([first for first, _ in PARTS])
 
 
 @dataclass(frozen=True)
@@ -103,26 +103,28 @@ def normal_equations(body: FitBody, posed: Posed, workspace: Workspace, layout: 
 
     Pixels are sorted by exposure and by the parts of the body that they see; each such group is one dense block whose
     product with itself (BLAS syrk) lands in few rows and columns of the matrix. The residual is the block's last row,
-    so that the same product also gives the right-hand side.
+    so that the same product also gives the right-hand side. Coefficients that the layout holds at zero have no rows.
     """
     frames, plan = workspace.frames, workspace.plan
     count, orders = len(layout.exposures), layout.degree + 1
     hessian, gradient = np.zeros((count, layout.size, layout.size)), np.zeros((count, layout.size))
     _sources(frames.depth, frames.vertex, frames.box, body.parts_of_vertices, layout.subframes, plan.source, plan.near,
              plan.parts[:count])
-    groups = _groups(plan.parts[:count], _WIDTHS, 3 * orders, plan.pixels, plan.group_exposure, plan.group_parts,
+    widths = np.add.reduceat(3 * layout.active.sum(1), _FIRST_SLOTS)
+    groups = _groups(plan.parts[:count], widths, plan.pixels, plan.group_exposure, plan.group_parts,
                      plan.group_end, plan.group_at, plan.group_height)
     blocks = plan.blocks(plan.group_at[groups])
     used = _blocks(plan.pixels, plan.group_parts[:groups], plan.group_end, plan.group_at, plan.source, plan.near,
                    frames.colour, frames.alpha, target.background, target.weight, error.whitened, error.root_weight,
                    np.asarray(target.intrinsics, np.float32), posed.joints, posed.lever, layout.basis,
-                   layout.subframes, body.chain_start, body.chain_slot, body.chain_share, (0,) * orders, blocks)
+                   layout.subframes, body.chain_start, body.chain_slot, body.chain_share, (0,) * orders, layout.active,
+                   blocks)
     at, height, parts, exposure = (a[:groups + 1].tolist() for a in (plan.group_at, plan.group_height,
                                                                      plan.group_parts, plan.group_exposure))
     for g, count in enumerate(used.tolist()):
         if count:
             block = blocks[at[g]:at[g + 1]].reshape(height[g], -1)[:, :4 * count]
-            _scatter(block @ block.T, parts[g], 3 * orders, hessian, gradient, exposure[g])
+            _scatter(block @ block.T, parts[g], layout.active, hessian, gradient, exposure[g])
     return hessian, gradient
 
 
@@ -168,7 +170,7 @@ def _sources(depth, vertex, box, parts_of_vertices, subframes, source, near, par
 
 
 @njit(cache=True, nogil=True)
-def _groups(parts, widths, unit, pixels, group_exposure, group_parts, group_end, group_at, group_height):
+def _groups(parts, widths, pixels, group_exposure, group_parts, group_end, group_at, group_height):
     """Counting sort of the pixels by (exposure, parts). Group g: pixels up to group_end[g], its block of
     [group_height[g], 4 * pixels] from group_at[g]. Returns the number of groups."""
     groups, end, at = 0, 0, 0
@@ -186,7 +188,7 @@ def _groups(parts, widths, unit, pixels, group_exposure, group_parts, group_end,
             first[mask] = end
             height = 1
             for i in range(len(widths)):
-                height += unit * widths[i] * (mask >> i & 1)
+                height += widths[i] * (mask >> i & 1)
             end += histogram[mask]
             at += height * 4 * histogram[mask]
             group_exposure[groups], group_parts[groups], group_end[groups] = f, mask, end
@@ -203,19 +205,29 @@ def _groups(parts, widths, unit, pixels, group_exposure, group_parts, group_end,
 
 
 @njit(cache=True, nogil=True)
-def _rows_of_slots(parts, unit, rows):
-    """Where each free slot's rows begin in a block of these parts; returns the row of the residual."""
-    at = 0
+def _rows_of_slots(parts, active, rows, kept):
+    """Where each free slot's rows begin in a pixel's column of these parts; returns the row of the residual.
+
+    A column has all orders; kept: those of its rows that are solved for, and the residual's. Also returns their number.
+    """
+    at, count = 0, 0
     for slot in range(rows.shape[0]):
         rows[slot] = at
         if parts >> PART_OF_SLOT[slot] & 1:
-            at += unit
-    return at
+            for order in range(active.shape[1]):
+                for _axis in range(3):
+                    if active[slot, order]:
+                        kept[count] = at
+                        count += 1
+                    at += 1
+    kept[count] = at
+    return at, count + 1
 
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _blocks(pixels, group_parts, group_end, group_at, source, near, colour, alpha, background, weight, whitened,
-            root_weight, k, joints, lever, basis, subframes, chain_start, chain_slot, chain_share, orders, blocks):
+            root_weight, k, joints, lever, basis, subframes, chain_start, chain_slot, chain_share, orders, active,
+            blocks):
     """Fill the groups' blocks; returns how many pixels of each have a derivative at all.
 
     `orders`: a tuple as long as the polynomials have orders; its length is known when this is compiled. Indices of the
@@ -225,10 +237,11 @@ def _blocks(pixels, group_parts, group_end, group_at, source, near, colour, alph
     used = np.zeros(len(group_parts), np.int64)
     centres, levers, times = _as_single(joints, lever, basis)
     row_of = np.empty(FREE_COUNT, np.int64)
+    kept = np.empty(FREE_COUNT * 3 * len(orders) + 1, np.uint64)
     column = np.empty(FREE_COUNT * 3 * len(orders) * 4 + 4, np.float32)  # of one pixel: [rows of the block, 4 channels]
     first = 0
     for g in range(len(group_parts)):
-        last = _rows_of_slots(group_parts[g], 3 * len(orders), row_of)
+        last, rows = _rows_of_slots(group_parts[g], active, row_of, kept)
         pitch = 4 * (group_end[g] - first)
         for p in range(first, group_end[g]):
             pixel = np.uint64(pixels[p])
@@ -265,7 +278,8 @@ def _blocks(pixels, group_parts, group_end, group_at, source, near, colour, alph
                 for c in range(4):
                     column[4 * last + c] = whitened[f, y, x, c] * root_weight[f, y, x, c]
                 to, step = np.uint64(group_at[g] + 4 * used[g]), np.uint64(pitch)
-                for at in range(np.uint64(0), np.uint64(4 * last + 4), np.uint64(4)):
+                for row in range(np.uint64(rows)):
+                    at = np.uint64(4) * kept[row]
                     for c in range(np.uint64(4)):
                         blocks[to + c] = column[at + c]
                     to += step
@@ -333,15 +347,17 @@ def _pull(y, x, tx, ty, fx, fy, colour, alpha, background, weight, root_weight, 
 
 
 @njit(cache=True, nogil=True)
-def _scatter(product, parts, unit, hessian, gradient, exposure):
+def _scatter(product, parts, active, hessian, gradient, exposure):
     """Add a block's product with itself to the rows and columns that it stands for."""
     column = np.empty(product.shape[0] - 1, np.int64)
     at = 0
     for slot in range(FREE_COUNT):
         if parts >> PART_OF_SLOT[slot] & 1:
-            for i in range(unit):
-                column[at] = slot * unit + i
-                at += 1
+            for order in range(active.shape[1]):
+                for axis in range(3):
+                    if active[slot, order]:
+                        column[at] = 3 * (slot * active.shape[1] + order) + axis
+                        at += 1
     for i in range(at):
         row = hessian[exposure, column[i]]
         for j in range(at):

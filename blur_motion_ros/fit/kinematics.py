@@ -11,6 +11,8 @@ from numba import njit
 from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, LIMB_OF_SLOT, PART_OF_SLOT, SLOT_OF_JOINT
 from blur_motion_ros.motion import rotations
 
+TIP = 0.12  # m: from a joint without children to the end of what it moves
+
 
 @dataclass(frozen=True)
 class FitBody:
@@ -51,6 +53,20 @@ class FitBody:
         slot = SLOT_OF_JOINT[joint]
         slot = np.where(slot >= 0, slot, SLOT_OF_JOINT[self.parents[joint]])
         return (1 << LIMB_OF_SLOT[slot]).astype(np.uint8)
+
+    @cached_property
+    def reach(self) -> np.ndarray:
+        """[21] m: from each free slot's joint to the farthest joint that hangs on it in the T-pose; 1 for the
+        translation."""
+        reach = np.full(len(self.parents), TIP)
+        for joint, place in enumerate(self.rest_joints):
+            above = self.parents[joint]
+            while above >= 0:
+                reach[above] = max(reach[above], float(np.linalg.norm(place - self.rest_joints[above])))
+                above = self.parents[above]
+        out = np.ones(FREE_COUNT)
+        out[1:] = reach[FREE_JOINTS]
+        return out
 
     @staticmethod
     def of(rest_vertices: np.ndarray, rest_joints: np.ndarray, weights: np.ndarray, parents: np.ndarray,

@@ -2,12 +2,14 @@
 
 The unknowns are `coefficients[free, :, :]`: root translation and the rotations of 20 joints (hands and feet follow
 their parents), each a polynomial of `degree` over the window: 21 x (degree + 1) x 3 numbers, flattened in that order
-(degree of freedom, Legendre order, axis).
+(degree of freedom, Legendre order, axis). All arrays have that shape; where a joint's own degree is less
+(`fit.degrees`), its higher coefficients are zero and not among what is solved for.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -35,7 +37,8 @@ LIMB_OF_SLOT = np.concatenate([np.full(b - a, i, np.int32) for i, (a, b) in enum
 class WindowLayout:
     """Times of a window: `exposures` oldest first, `subframes` instants inside each, sampled at cell centres.
 
-    times: [F * N] s.  basis: [F * N, K].  start / end: the interval of the polynomials.
+    times: [F * N] s.  basis: [F * N, K].  start / end: the interval of the polynomials.  active [21, K] bool: the
+    orders that are solved for; the others are zero.
     """
 
     exposures: tuple[Exposure, ...]
@@ -45,6 +48,7 @@ class WindowLayout:
     end: float
     times: np.ndarray
     basis: np.ndarray
+    active: np.ndarray
 
     @staticmethod
     def of(exposures: tuple[Exposure, ...], subframes: int, degree: int) -> WindowLayout:
@@ -52,11 +56,25 @@ class WindowLayout:
         cells = (np.arange(subframes) + 0.5) / subframes
         times = np.concatenate([e.open + cells * e.duration for e in exposures])
         return WindowLayout(exposures, subframes, degree, start, end, times,
-                            polynomials.basis(times, start, end, degree))
+                            polynomials.basis(times, start, end, degree), np.ones((FREE_COUNT, degree + 1), bool))
+
+    def with_degrees(self, degrees: np.ndarray) -> WindowLayout:
+        """The same window with a degree [21] for each free slot, at most `degree`."""
+        return replace(self, active=np.arange(self.degree + 1) <= np.asarray(degrees)[:, None])
 
     @property
     def size(self) -> int:
         return FREE_COUNT * (self.degree + 1) * 3
+
+    @cached_property
+    def held(self) -> np.ndarray:
+        """Flat indices of the coefficients that are not solved for."""
+        return np.flatnonzero(~np.repeat(self.active.reshape(-1), 3))
+
+    @cached_property
+    def solved(self) -> np.ndarray:
+        """Flat indices of those that are."""
+        return np.flatnonzero(np.repeat(self.active.reshape(-1), 3))
 
     def values_at(self, time: float) -> np.ndarray:
         """[K] basis at one instant."""

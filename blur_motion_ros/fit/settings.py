@@ -62,7 +62,11 @@ class FitSettings:
     """Blur fit (Human from Blur). Constants were chosen by measurement: docs/fit.md has the ablation."""
 
     frames: int = setting(2, "exposures per window; two decide the time direction", low=1, high=6)
-    degree: int = setting(2, "degree of the motion polynomials", low=1, high=4)
+    degree: int = setting(2, "highest degree of the motion polynomials", low=1, high=4)
+    degree_one_below: float = setting(0.0, "a joint whose motion is expected to blur less than this gets degree 1; 0: "
+                                      "none", unit="px", low=0.0, high=1e3)
+    degree_three_above: float = setting(0.0, "with degree 3 or 4: a joint expected to blur less gets degree 2",
+                                        unit="px", low=0.0, high=1e3)
     subframes: int = setting(4, "rendered sub-frames per exposure (N); 8 beyond 40 cm of travel", low=1, high=64)
     size: int = setting(64, "side of the finest fitting image", unit="px", low=16, high=256)
     coarse_size: int = setting(32, "side of the first pyramid level; equal to size: no pyramid", unit="px",

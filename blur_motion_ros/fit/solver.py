@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numba import njit
 
 from blur_motion_ros.fit import image_terms, linear
 from blur_motion_ros.fit.gaussian_terms import Term, add_normal
@@ -18,8 +19,9 @@ from blur_motion_ros.render import raster
 class Problem:
     """Everything the joint loss depends on besides the unknowns.
 
-    colours [V, 3] linear, priors: terms known before looking, evidence: terms of each exposure besides its image,
-    data_weight: scale of the image terms (pixels are not independent), cutoff: robust, sigmas.
+    colours [V, 3] linear, priors: terms known before looking, how bodies move (`dynamics.MotionPrior`) first; evidence:
+    terms of each exposure besides its image, data_weight: scale of the image terms (pixels are not independent),
+    cutoff: robust, sigmas.
     """
 
     body: FitBody
@@ -49,7 +51,11 @@ class Problem:
         return self.data_weight * error.cost + sum(term.cost(free) for term in terms)
 
     def normal(self, free: np.ndarray, at: Evaluation) -> Normal:
-        """Gauss-Newton system of the whole loss at an evaluation whose rendering is still in `workspace`."""
+        """Gauss-Newton system of the whole loss at an evaluation whose rendering is still in `workspace`.
+
+        Coefficients that the layout holds at zero keep the curvature of the first prior alone: they do not move, and
+        the inverse gives them the variance that is known without looking.
+        """
         hessian, gradient = image_terms.normal_equations(
             self.body, at.posed, self.workspace, self.layout, self.target, at.error)
         hessian *= self.data_weight
@@ -58,8 +64,15 @@ class Problem:
             for term in terms:
                 add_normal(term, free, hessian[i], gradient[i])
         prior_hessian, prior_gradient = np.zeros(hessian.shape[1:]), np.zeros(gradient.shape[1:])
-        for term in self.priors:
+        held = self.layout.held
+        alone = np.ones(len(held))
+        for i, term in enumerate(self.priors):
             add_normal(term, free, prior_hessian, prior_gradient)
+            if i == 0:
+                alone = prior_hessian[held, held]
+        _strike_out(hessian, gradient, held)
+        _strike_out(prior_hessian[None], prior_gradient[None], held)
+        prior_hessian[held, held] = alone
         return Normal(prior_hessian, prior_gradient, hessian, gradient)
 
 
@@ -108,15 +121,20 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
           drawn: Evaluation | None = None) -> Solution:
     """Minimise from `free`; tries at most `iterations` steps, stops when the cost falls by less than `tolerance`.
 
-    drawn: an evaluation at `free` whose rendering is still in the problem's workspace, if there is one.
+    drawn: an evaluation at `free` whose rendering is still in the problem's workspace, if there is one. Coefficients
+    that the layout does not solve for are set to zero first.
     """
+    held, solved = problem.layout.held, problem.layout.solved
+    if free.reshape(-1)[held].any():
+        free, drawn = free.copy(), None
+        free.reshape(-1)[held] = 0
     here = problem.evaluate(free, drawn)
     normal, in_workspace = None, True
     spent = 0
     while spent < iterations:
         normal = normal or problem.normal(free, here)
         spent += 1
-        step = _damped_step(*normal.total(), damping).reshape(free.shape)
+        step = _step(*normal.total(), damping, solved).reshape(free.shape)
         there = problem.evaluate(free + step)
         in_workspace = there.cost < here.cost
         if in_workspace:
@@ -131,6 +149,27 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
     if not in_workspace:
         here = problem.evaluate(free)  # the buffers hold the rejected trial; draw the accepted motion again
     return Solution(free, here, normal, spent)
+
+
+@njit(cache=True, nogil=True)
+def _strike_out(hessian, gradient, held):
+    """Clear the rows and columns `held` of matrices [F, n, n] and the entries of right-hand sides [F, n]."""
+    for f in range(len(hessian)):
+        for i in held:
+            hessian[f, i] = 0.0
+            gradient[f, i] = 0.0
+        for row in range(hessian.shape[1]):
+            for i in held:
+                hessian[f, row, i] = 0.0
+
+
+def _step(hessian: np.ndarray, gradient: np.ndarray, damping: float, solved: np.ndarray) -> np.ndarray:
+    """`_damped_step` in the coefficients `solved`; 0 in the others."""
+    if len(solved) == len(gradient):
+        return _damped_step(hessian, gradient, damping)
+    step = np.zeros_like(gradient)
+    step[solved] = _damped_step(hessian[np.ix_(solved, solved)], gradient[solved], damping)
+    return step
 
 
 def _damped_step(hessian: np.ndarray, gradient: np.ndarray, damping: float) -> np.ndarray:

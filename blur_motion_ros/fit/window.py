@@ -9,6 +9,7 @@ import numpy as np
 
 from blur_motion_ros.evaluation import blur_rate as silhouettes
 from blur_motion_ros.fit import colour, linear, solver
+from blur_motion_ros.fit.degrees import degrees, expected_travel
 from blur_motion_ros.fit.direction_search import DirectionTracker, escape, image_costs
 from blur_motion_ros.fit.dynamics import Carry, MotionPrior, carry, process_noise
 from blur_motion_ros.fit.exposure_estimate import ExposureEstimator
@@ -178,11 +179,21 @@ class BlurFit:
 
     def _problem(self, observations, layout, hypothesis: Hypothesis, size: int, with_colour: bool) -> solver.Problem:
         start = hypothesis.start
+        layout = self._by_blur(layout, start, observations[-1])
         target = make_target(observations, size, self.settings, with_colour)
         workspace = self._buffer(len(layout.times), size)
         weight = self.settings.data_weight * (64 / size) ** 2
         return solver.Problem(self.body, layout, start.reference, start.reference_transl, target, self._colours,
                               hypothesis.priors, hypothesis.evidence, weight, self.settings.cutoff, workspace)
+
+    def _by_blur(self, layout: WindowLayout, start: Start, newest: Observation) -> WindowLayout:
+        """The layout with a degree per joint by its expected blur at the finest level, where there is a warm start."""
+        below, above = self.settings.degree_one_below, self.settings.degree_three_above
+        if not start.carried or (below == 0 and (above == 0 or layout.degree <= 2)):
+            return layout
+        pixels = newest.crop.resized(self.settings.size).K[0, 0] / max(start.reference_transl[2], 0.1)
+        travel = expected_travel(self.body, layout, start.free, pixels)
+        return layout.with_degrees(degrees(travel, layout.degree, below, above))
 
     def _priors(self, layout: WindowLayout, start: Start) -> tuple[Term, ...]:
         widening = self.settings.motion_widening
