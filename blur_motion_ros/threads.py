@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from pathlib import Path
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -28,3 +30,11 @@ def share() -> None:
     many times as long for the other thread as its own work takes.
     """
     sys.setswitchinterval(SWITCH_S)
+
+
+def name(text: str) -> None:
+    """Give the calling thread this name (15 characters) in `top -H` and /proc too; Python tells it to nobody."""
+    try:
+        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(text)
+    except OSError:  # no /proc: only the name is missing
+        pass

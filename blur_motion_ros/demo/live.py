@@ -119,6 +119,19 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def thread_seconds(pid: int) -> dict[str, float]:
+    """User and system time of a process's threads by name, s (empty where /proc is missing)."""
+    out: dict[str, float] = {}
+    for task in Path(f"/proc/{pid}/task").glob("*/stat"):
+        try:
+            head, _, rest = task.read_text().rpartition(")")
+        except OSError:  # it has ended
+            continue
+        fields, name = rest.split(), head.partition("(")[2]
+        out[name] = out.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return out
+
+
 def memory_mb(pid: int, entry: str = "VmRSS") -> float:
     """Resident size of a process now, or with 'VmHWM' its peak, MB (0 where /proc is missing)."""
     try:

@@ -1,5 +1,6 @@
-"""`python -m blur_motion_ros.demo.recorder BAG`: writes every output topic into an MCAP bag until SIGINT.
+"""`python -m blur_motion_ros.demo.recorder BAG [TOPIC ...]`: writes output topics into an MCAP bag until SIGINT.
 
+Without TOPIC it records all of `TOPICS`; what nobody subscribes to is not computed by the pipeline.
 Subscriptions are raw: messages go to the file as the bytes they came in. A file `BAG.ready` appears when the pipeline
 says that it is waiting for images, so that a player can start.
 """
@@ -25,7 +26,7 @@ TOPICS = {
 }
 
 
-def main(bag: str) -> int:
+def main(bag: str, *topics: str) -> int:
     """Record until SIGINT or SIGTERM; exit status."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -40,8 +41,8 @@ def main(bag: str) -> int:
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("blur_motion_recorder")
     with Writer(Path(bag), version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        for topic, kind in TOPICS.items():
-            _record(node, writer, topic, kind, Path(bag + ".ready"))
+        for topic in topics or TOPICS:
+            _record(node, writer, topic, TOPICS[topic], Path(bag + ".ready"))
         while not stop.is_set():
             rclpy.spin_once(node, timeout_sec=0.1)
     node.destroy_node()
@@ -70,4 +71,4 @@ def _record(node, writer, topic: str, kind: str, ready: Path) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1]))
+    raise SystemExit(main(*sys.argv[1:]))

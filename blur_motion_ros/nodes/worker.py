@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from blur_motion_ros import threads
 from blur_motion_ros.background.buffer import FrameBuffer
 from blur_motion_ros.messages.diagnostics import Rate, Window
 from blur_motion_ros.messages.stamps import StreamClock
@@ -112,6 +113,7 @@ class FitWorker:
         self._fresh = True
 
     def _run(self) -> None:
+        threads.name("see")
         try:
             engine = self._make_engine()
         except Exception as error:  # missing weights, a broken body file: say so and stay up for diagnostics
@@ -131,6 +133,7 @@ class FitWorker:
                 self._guarded(self._see, engine, *item)
 
     def _run_fit(self, engine: Engine) -> None:
+        threads.name("fit")
         while not self._stop.is_set():
             item = self._handover.take(_POLL_S)
             if item is not None and not self._stop.is_set():
