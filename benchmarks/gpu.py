@@ -25,7 +25,7 @@ from blur_motion_ros.fit.dynamics import MotionPrior
 from blur_motion_ros.fit.first_order import solve_first_order
 from blur_motion_ros.fit.kinematics import FitBody, pose
 from blur_motion_ros.fit.layout import WindowLayout
-from blur_motion_ros.fit.priors import load_motion_statistics
+from blur_motion_ros.fit.prior_files import load_motion_statistics
 from blur_motion_ros.fit.settings import FirstOrderSettings
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.render import raster

@@ -17,6 +17,7 @@ from scipy import sparse
 from blur_motion_ros import config, threads
 from blur_motion_ros.body import load_body
 from blur_motion_ros.camera.camera import Crop
+from blur_motion_ros.camera.sampling import crop_map
 from blur_motion_ros.data import sequence
 from blur_motion_ros.fit import colour, texture, texture_files
 from blur_motion_ros.fit.texels import TexelGrid
@@ -116,7 +117,8 @@ def picture(recording, estimates, settings, body, size: int = 220) -> np.ndarray
     times = frame.exposure.open + (np.arange(16) + 0.5) / 16 * frame.exposure.duration
     vertices, still = body.vertices(estimate, times), body.vertices(estimate, np.array([frame.exposure.middle]))
     crop = Crop.holding(frame.camera, vertices, 1.15, size)
-    image, behind = crop.sample(frame.camera, frame.image), crop.sample(frame.camera, recording.plate)
+    view = crop_map(frame.camera, crop)
+    image, behind = view.sample(frame.image), view.sample(recording.plate)
     out = [image, drawn(grid, body, vertices, crop, texels, behind), drawn(grid, body, still, crop, texels, behind)]
     for angle in (-np.pi / 2, np.pi):
         turned = around(still, angle)

@@ -16,7 +16,7 @@ from blur_motion_ros.camera.sampling import CropMap, crop_map
 from blur_motion_ros.config import Settings
 from blur_motion_ros.fit.exposure_estimate import ExposureEstimator
 from blur_motion_ros.fit.kinematics import FitBody
-from blur_motion_ros.fit.priors import load_pose_prior
+from blur_motion_ros.fit.prior_files import load_pose_prior
 from blur_motion_ros.fit.settings import FitSettings
 from blur_motion_ros.fit.window import BlurFit
 from blur_motion_ros.initialiser.base import Initialiser, make_initialiser

@@ -11,7 +11,7 @@ from blur_motion_ros.fit.dynamics import MotionPrior
 from blur_motion_ros.fit.gaussian_terms import MEASURED, PoseGaussian
 from blur_motion_ros.fit.kinematics import pose
 from blur_motion_ros.fit.layout import FREE_JOINTS, WindowLayout
-from blur_motion_ros.fit.priors import load_motion_statistics
+from blur_motion_ros.fit.prior_files import load_motion_statistics
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.render import raster
 from blur_motion_ros.types import Exposure

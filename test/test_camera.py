@@ -20,6 +20,7 @@ from blur_motion_ros.camera.exposure import (
     sequence_exposures,
 )
 from blur_motion_ros.camera.load import camera_from_info, load_camera
+from blur_motion_ros.camera.sampling import crop_map
 from blur_motion_ros.camera.settings import CameraSettings
 
 K = np.array([[580.0, 0, 322.3], [0, 575.0, 238.1], [0, 0, 1]])
@@ -92,7 +93,7 @@ def test_a_projected_point_lands_at_crop_project(name, side, size):
     point = np.array([-0.21, 0.13, 2.5])
     centre = camera.undistorted_pixels(camera.project(point)) + [12.0, -9.0]
     crop = Crop.around(camera, centre, side, size)
-    view = crop.sample(camera, blob_image(camera, point, 3.0 + side / size))[..., 0].astype(np.float64)
+    view = crop_map(camera, crop).sample(blob_image(camera, point, 3.0 + side / size))[..., 0].astype(np.float64)
     y, x = np.mgrid[:size, :size]
     found = np.array([(view * x).sum(), (view * y).sum()]) / view.sum()
     np.testing.assert_allclose(found, crop.project(point), atol=0.03 + 0.06 * (camera.distorted))
@@ -104,7 +105,7 @@ def test_crop_is_the_area_mean_of_linear_light(side, size):
     camera = CAMERAS["pinhole"]
     image = np.zeros((480, 640, 3), np.uint8)
     image[:, ::2] = 255
-    view = Crop.around(camera, np.array([320.0, 240.0]), side, size).sample(camera, image)
+    view = crop_map(camera, Crop.around(camera, np.array([320.0, 240.0]), side, size)).sample(image)
     inner = view[size // 3:-size // 3, size // 3:-size // 3]
     assert abs(inner.mean() - 0.5) < 0.01
     assert inner.std() < 0.13, f"aliasing: standard deviation {inner.std():.3f}"
@@ -115,7 +116,7 @@ def test_crop_keeps_a_plane_exact_and_marks_what_is_outside():
     y, x = np.mgrid[:480, :640]
     plane = (0.001 * x + 0.0005 * y).astype(np.float32)
     crop = Crop.around(camera, np.array([600.0, 100.0]), 200.0, 80)
-    view, where = crop.map(camera).sample(plane), crop.map(camera)
+    view, where = crop_map(camera, crop).sample(plane), crop_map(camera, crop)
     u, v = where.centres
     inside = where.valid & (u > 2) & (u < 636) & (v > 2)
     np.testing.assert_allclose(view[inside], (0.001 * u + 0.0005 * v)[inside], atol=2e-4)
@@ -125,10 +126,10 @@ def test_crop_keeps_a_plane_exact_and_marks_what_is_outside():
 def test_crop_colour_channels_and_wrong_size():
     camera = CAMERAS["plumb_bob"]
     image = np.full((480, 640, 3), (255, 188, 0), np.uint8)
-    view = Crop.around(camera, np.array([320.0, 240.0]), 100.0, 32).sample(camera, image)
+    view = crop_map(camera, Crop.around(camera, np.array([320.0, 240.0]), 100.0, 32)).sample(image)
     np.testing.assert_allclose(view.reshape(-1, 3).mean(0), [1.0, 0.5029, 0.0], atol=1e-3)
     with pytest.raises(ValueError, match="320 x 240.*640 x 480"):
-        Crop.around(camera, np.array([320.0, 240.0]), 100.0, 32).sample(camera, image[::2, ::2])
+        crop_map(camera, Crop.around(camera, np.array([320.0, 240.0]), 100.0, 32)).sample(image[::2, ::2])
 
 
 @pytest.mark.parametrize("name", CAMERAS)
@@ -139,13 +140,13 @@ def test_sample_affine_places_the_mask_where_the_image_is(name):
     mask = np.exp(-((x - 140) ** 2 + (y - 110) ** 2) / (2 * 12.0**2)).astype(np.float32)
     pixel = mask_to_image @ [140, 110, 1]
     crop = Crop.around(camera, camera.undistorted_pixels(pixel) + [5, 8], 250, 96)
-    view = crop.sample_affine(camera, mask, mask_to_image).astype(np.float64)
+    view = crop_map(camera, crop).sample_affine(mask, mask_to_image).astype(np.float64)
     y, x = np.mgrid[:96, :96]
     found = np.array([(view * x).sum(), (view * y).sum()]) / view.sum()
     ray = np.append(camera.undistort(pixel), 1.0)
     np.testing.assert_allclose(found, crop.project(ray), atol=0.15)
     assert view.max() > 0.95
-    far = crop.sample_affine(camera, mask, np.array([[1.0, 0, 2000], [0, 1, 2000]]))
+    far = crop_map(camera, crop).sample_affine(mask, np.array([[1.0, 0, 2000], [0, 1, 2000]]))
     assert far.max() == 0.0
 
 
@@ -154,7 +155,7 @@ def test_a_300_px_box_is_cropped_to_128_px_in_little_time():
     times = []
     for _ in range(30):
         start = time.process_time()
-        Crop.around(camera, np.array([300.0, 250.0]), 300.0, 128).sample(camera, image)
+        crop_map(camera, Crop.around(camera, np.array([300.0, 250.0]), 300.0, 128)).sample(image)
         times.append(time.process_time() - start)
     assert np.median(times) < 5e-3, f"median {np.median(times) * 1e3:.2f} ms"
 
@@ -331,5 +332,5 @@ def test_opencv_agrees_on_undistortion_of_an_image():
     smooth = cv2.GaussianBlur(np.random.default_rng(3).random((480, 640, 3)).astype(np.float32), (0, 0), 6)
     whole = cv2.undistort(smooth, K, PLUMB)
     crop = Crop.around(camera, np.array([319.5, 239.5]), 300, 300)
-    view = crop.sample(camera, smooth)
+    view = crop_map(camera, crop).sample(smooth)
     np.testing.assert_allclose(view, whole[90:390, 170:470], atol=2e-3)

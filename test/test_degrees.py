@@ -12,7 +12,7 @@ from blur_motion_ros.fit.dynamics import MotionPrior
 from blur_motion_ros.fit.first_order import solve_first_order
 from blur_motion_ros.fit.kinematics import pose
 from blur_motion_ros.fit.layout import FREE_JOINTS, WindowLayout
-from blur_motion_ros.fit.priors import load_motion_statistics
+from blur_motion_ros.fit.prior_files import load_motion_statistics
 from blur_motion_ros.fit.settings import FirstOrderSettings, FitSettings
 from blur_motion_ros.fit.window import BlurFit
 

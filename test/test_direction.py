@@ -10,7 +10,7 @@ from blur_motion_ros.fit import direction, solver
 from blur_motion_ros.fit.direction import LIMB_COUNT, STATES, ExposureMotion
 from blur_motion_ros.fit.direction_search import directed, in_hindsight, reversed_in_window
 from blur_motion_ros.fit.layout import FREE_ROWS, LIMB_SLOTS, SLOT_OF_JOINT, WindowLayout, free_indices
-from blur_motion_ros.fit.priors import load_motion_statistics
+from blur_motion_ros.fit.prior_files import load_motion_statistics
 from blur_motion_ros.fit.settings import FitSettings
 from blur_motion_ros.fit.window import BlurFit
 from blur_motion_ros.motion import polynomials, rotations

@@ -27,6 +27,7 @@ from blur_motion_ros.evaluation import (
     metrics,
     protocols,
     report,
+    runs,
 )
 from blur_motion_ros.evaluation.ground_truth import GroundTruth, evaluated_folders, read_ground_truth
 from blur_motion_ros.evaluation.predictions import Prediction, read_prediction, save_prediction
@@ -299,10 +300,10 @@ def test_held_and_interpolated_schedules_know_time():
     def make(settings):
         return lambda frame, plate: None if frame.index == 2 else pose_at[frame.exposure.middle]
 
-    still = methods.held(sequence, Settings(), make)
+    still = runs.held(sequence, Settings(), make)
     assert np.ptp(still.joints[0], axis=0).max() == 0 and np.allclose(still.joints[1, 0], pose_at[exposures[1].middle])
     assert np.isnan(still.joints[2]).all() and np.isfinite(still.joints[3]).all()
-    moving = methods.interpolated(sequence, Settings(), make)
+    moving = runs.interpolated(sequence, Settings(), make)
     assert np.allclose(moving.times[1], np.linspace(exposures[1].open, exposures[1].close, 9))
     assert np.allclose(moving.joints[1], line_of_people(moving.times[1]), atol=1e-9)
     assert np.isnan(moving.joints[2]).all()
@@ -407,7 +408,7 @@ def test_rigid_baselines_move_rigidly_and_ours_does_not():
         return np.ptp(between, axis=0).max()
 
     rigid, single = baselines.run_rigid_two(short, Settings()), baselines.run_rigid_one(short, Settings())
-    assert bending(rigid) < 0.002 < 0.05 < bending(methods.run_pipeline(short, Settings()))
+    assert bending(rigid) < 0.002 < 0.05 < bending(runs.run_pipeline(short, Settings()))
     assert bending(single) < 0.002, "nor does any limb alone, with the direction of time undecided"
     assert np.linalg.norm(rigid.smpl24[2, -1, 0] - rigid.smpl24[2, 0, 0]) > 0.02, "the runner moves on"
     assert rigid.alpha.shape[0] == 3 and (rigid.psnr > 5).all() and rigid.seconds > 0

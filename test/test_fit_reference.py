@@ -12,7 +12,7 @@ from blur_motion_ros.fit.dynamics import Carry, MotionPrior
 from blur_motion_ros.fit.gaussian_terms import PoseGaussian
 from blur_motion_ros.fit.kinematics import pose
 from blur_motion_ros.fit.layout import FREE_JOINTS, LIMBS, SLOT_OF_JOINT, WindowLayout
-from blur_motion_ros.fit.priors import load_motion_statistics
+from blur_motion_ros.fit.prior_files import load_motion_statistics
 from blur_motion_ros.fit.stillness import change_by_limb
 from blur_motion_ros.motion import polynomials, rotations
 from blur_motion_ros.render import raster

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from blur_motion_ros.data import mocap
-from blur_motion_ros.fit.priors import MixturePrior, load_pose_prior
+from blur_motion_ros.fit.prior_files import load_pose_prior
+from blur_motion_ros.fit.priors import MixturePrior
 from blur_motion_ros.learning import pose_prior, record, train_command, training
 from blur_motion_ros.learning import pose_prior_train as train
 from blur_motion_ros.motion import rotations

@@ -224,7 +224,7 @@ def test_shifted_term_is_the_term_around_its_mean():
     from blur_motion_ros.fit.cold_start import Shifted
     from blur_motion_ros.fit.dynamics import MotionPrior
     from blur_motion_ros.fit.layout import WindowLayout
-    from blur_motion_ros.fit.priors import load_motion_statistics
+    from blur_motion_ros.fit.prior_files import load_motion_statistics
     layout = WindowLayout.of((Exposure(0.0, 0.03),), 4, 2)
     prior = MotionPrior.of(load_motion_statistics(), layout, 1.0, False)
     rng = np.random.default_rng(0)

@@ -9,7 +9,8 @@ from blur_motion_ros.fit import colour, image_terms, losses
 from blur_motion_ros.fit.dynamics import Carry, MotionPrior
 from blur_motion_ros.fit.gaussian_terms import CoefficientPrior, PoseGaussian
 from blur_motion_ros.fit.layout import WindowLayout
-from blur_motion_ros.fit.priors import DIMENSIONS, MixturePrior, load_motion_statistics, load_pose_prior
+from blur_motion_ros.fit.prior_files import load_motion_statistics, load_pose_prior
+from blur_motion_ros.fit.priors import DIMENSIONS, MixturePrior
 from blur_motion_ros.fit.settings import LossWeights
 from blur_motion_ros.fit.short_motion import ShortMotionPrior
 from blur_motion_ros.fit.texels import TexelGrid, neighbour_pairs

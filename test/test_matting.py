@@ -14,6 +14,7 @@ import pytest
 from blur_motion_ros import light
 from blur_motion_ros.camera.camera import Crop
 from blur_motion_ros.camera.load import load_camera
+from blur_motion_ros.camera.sampling import crop_map
 from blur_motion_ros.matting import MattingSettings, make_matter
 from blur_motion_ros.matting.difference import DifferenceMatter, mask_from_difference
 from blur_motion_ros.matting.see_through import see_through
@@ -215,7 +216,7 @@ def devset_crop(folder: Path, index: int) -> tuple[np.ndarray, ...]:
     truth = cv2.imread(str(folder / f"alpha_{index:03d}.png"), cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255
     y, x = np.nonzero(truth > 0.02)
     centre, side = np.array([x.min() + x.max(), y.min() + y.max()]) / 2, 1.35 * max(np.ptp(x), np.ptp(y))
-    where = Crop.around(camera, centre, side, S).map(camera)
+    where = crop_map(camera, Crop.around(camera, centre, side, S))
     image, background = (cv2.imread(str(folder / name))[..., ::-1].copy() for name in (f"blur_{index:03d}.jpg",
                                                                                      "background.png"))
     mask = cv2.GaussianBlur((truth > 0.5).astype(np.float32), (0, 0), 2.0)

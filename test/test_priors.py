@@ -8,8 +8,9 @@ import pytest
 from scipy import stats
 
 from blur_motion_ros.data import mocap
-from blur_motion_ros.fit import priors
-from blur_motion_ros.fit.priors import DIMENSIONS, MixturePrior, PriorError, load_motion_statistics, load_pose_prior
+from blur_motion_ros.fit import prior_files
+from blur_motion_ros.fit.prior_files import load_motion_statistics, load_pose_prior
+from blur_motion_ros.fit.priors import DIMENSIONS, MixturePrior, PriorError
 from blur_motion_ros.learning.pose_prior import MixtureOptions, PoseSamples, fit_mixture
 from blur_motion_ros.motion import rotations
 
@@ -163,7 +164,7 @@ def test_motion_statistics_scale_with_the_window():
 def test_packed_triangles_round_trip():
     matrix = np.random.default_rng(0).normal(size=(2, 5, 5))
     matrix = matrix + np.swapaxes(matrix, 1, 2)
-    assert np.allclose(priors._unpack(priors.pack_symmetric(matrix)), matrix, atol=1e-6)
+    assert np.allclose(prior_files._unpack(prior_files.pack_symmetric(matrix)), matrix, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------ VPoser

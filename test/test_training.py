@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from blur_motion_ros.data import mocap
-from blur_motion_ros.fit import priors
+from blur_motion_ros.fit import prior_files
 from blur_motion_ros.learning import pose_prior, train_command, training
 
 torch = pytest.importorskip("torch")
@@ -152,7 +152,7 @@ def test_command_writes_weights_card_and_log(tmp_path, monkeypatch):
     assert card["metrics"]["train_clips"] == 3 and card["settings"]["iterations"] == 4
     lines = (tmp_path / "run" / "scalars.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["1", "2", "3", "4"]
-    written = priors.load_pose_prior(tmp_path / "p.npz")
+    written = prior_files.load_pose_prior(tmp_path / "p.npz")
     plain = pose_prior.fit_mixture(pose_prior.gather([_clip(s, 90) for s in (1, 2, 3)]),
                                    pose_prior.MixtureOptions(components=2, iterations=4))
     assert np.allclose(written.means, plain.means, atol=1e-6)

@@ -12,8 +12,9 @@ import numpy as np
 
 from blur_motion_ros.assets import cache_dir
 from blur_motion_ros.body import decimate
+from blur_motion_ros.body.error import BodyError
 from blur_motion_ros.body.joints import SMPL24
-from blur_motion_ros.body.model import BodyError, BodyModel, read_body, save_body
+from blur_motion_ros.body.model import BodyModel, read_body, save_body
 from blur_motion_ros.body.texture_layout import with_layout
 
 LEVEL_FACES = {"fit": 1500, "display": 4000}

@@ -8,21 +8,17 @@ Axes of the rest pose: x to the person's left, y up, z forward; metres; a T-pose
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from blur_motion_ros.assets import packaged
+from blur_motion_ros.body.error import BodyError
 from blur_motion_ros.body.joints import LANDMARK_JOINT, LANDMARKS, SMPL24_PARENTS
+from blur_motion_ros.body.official import landmark_regressor, read_arrays
 
-LevelOfDetail = Literal["fit", "display", "full"]
 BETAS = 10
-
-
-class BodyError(ValueError):
-    """A body file is missing, unreadable or not in SMPL format. The message names the file, the key and the fix."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,46 +78,8 @@ class BodyModel:
         return np.unique(pairs, axis=0).astype(np.int32)
 
 
-def load_body(path: str | Path | None = None, lod: LevelOfDetail = "fit", uv: str | Path | None = None) -> BodyModel:
-    """The free body (`path` None or '') or the SMPL file at `path` (.npz, .pkl), at a level of detail.
-
-    "full" has every vertex; "display" about 4000 faces; "fit" about 1500. Levels of an official file are made on
-    first use (some seconds) and kept in the cache folder. uv: an .obj with the texture coordinates of that file's
-    mesh (`texture_layout`; the free body has its own). The result is shared: the arrays are read-only.
-    Raises BodyError.
-    """
-    if lod not in ("fit", "display", "full"):
-        raise BodyError(f"lod: unknown level of detail '{lod}'; choose fit, display or full")
-    if not path:
-        return _load_cached(str(packaged(f"body_{lod}.npz")), 0)
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise BodyError(f"body model {path} does not exist; give a .pkl or .npz in SMPL format, or leave the path "
-                        "empty for the free body")
-    uv = Path(uv).expanduser() if uv else None
-    if uv is not None and not uv.is_file():
-        raise BodyError(f"texture layout {uv} does not exist; give the .obj of {path}, or leave body.uv empty")
-    if lod == "full":
-        body = _load_cached(str(path), path.stat().st_mtime_ns)
-        if uv is None:
-            return body
-        from blur_motion_ros.body.texture_layout import with_layout
-
-        return with_layout(body, uv)
-    from blur_motion_ros.body.levels import cached_level
-
-    return cached_level(path, lod, uv)
-
-
-@lru_cache(maxsize=8)
-def _load_cached(path: str, _modified: int) -> BodyModel:
-    return read_body(path)
-
-
 def read_body(path: str | Path) -> BodyModel:
     """Read one file as it is (.npz or .pkl), checked. Raises BodyError."""
-    from blur_motion_ros.body.official import read_arrays
-
     return body_of(read_arrays(Path(path)), str(path))
 
 
@@ -255,8 +213,6 @@ def _basis(arrays: dict, key: str, regressor: np.ndarray, full: np.ndarray) -> n
 def _landmarks(arrays: dict, full: np.ndarray, regressor: np.ndarray, check: _Checker) -> np.ndarray:
     if "landmark_regressor" in arrays:
         return check.get("landmark_regressor", (len(LANDMARKS), len(full)))
-    from blur_motion_ros.body.official import landmark_regressor
-
     return landmark_regressor(full[:, :, 0], regressor)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from blur_motion_ros.body.error import BodyError
 from blur_motion_ros.body.mesh import vertex_normals
-from blur_motion_ros.body.model import BodyError
 
 
 def read_obj(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from blur_motion_ros.body.error import BodyError
 from blur_motion_ros.body.joints import LANDMARKS, SMPL24
 
 # Vertices of the SMPL mesh (6890) that smplx names, as published in smplx.vertex_ids.
@@ -28,8 +29,6 @@ _KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintr
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an SMPL .npz or .pkl by their official names. Raises BodyError."""
-    from blur_motion_ros.body.model import BodyError
-
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -91,8 +90,6 @@ def _latin1(text: str, encoding: str = "latin1") -> bytes:
 
 def _plain(value: Any, key: str, path: Path) -> np.ndarray:
     """A numpy array out of an array, a sparse matrix or a chumpy wrapper."""
-    from blur_motion_ros.body.model import BodyError
-
     if isinstance(value, _Chumpy):
         value = _chumpy_value(value)
     if hasattr(value, "toarray"):

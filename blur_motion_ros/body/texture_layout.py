@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from blur_motion_ros.body.error import BodyError
 from blur_motion_ros.body.mesh import face_normals
-from blur_motion_ros.body.model import BodyError, BodyModel
+from blur_motion_ros.body.model import BodyModel
 from blur_motion_ros.body.obj import read_obj
 
 FLAT = 0.5  # cosine of the largest angle between a chart's faces and its plane: no face is squeezed below half

@@ -6,13 +6,9 @@ Pixel (0, 0) is the *centre* of the first pixel, as in OpenCV and ROS CameraInfo
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-
-if TYPE_CHECKING:
-    from blur_motion_ros.camera.sampling import CropMap
 
 MODELS = ("pinhole", "fisheye")
 _PINHOLE_COEFFICIENTS = (0, 4, 5, 8, 12, 14)
@@ -165,17 +161,3 @@ class Crop:
         s = size / self.size
         shift = np.array([[s, 0, 0.5 * s - 0.5], [0, s, 0.5 * s - 0.5], [0, 0, 1]])
         return Crop(shift @ self.K, size)
-
-    def map(self, camera: Camera) -> CropMap:
-        """Where this crop's pixels lie in `camera`'s image: build once, sample image, plate and mask with it."""
-        from blur_motion_ros.camera.sampling import crop_map
-
-        return crop_map(camera, self)
-
-    def sample(self, camera: Camera, image: np.ndarray, response: str = "srgb") -> np.ndarray:
-        """Undistorted, area-averaged view: [H, W, 3] uint8 (made linear first) or float -> [S, S, 3] float32."""
-        return self.map(camera).sample(image, response)
-
-    def sample_affine(self, camera: Camera, mask: np.ndarray, mask_to_image: np.ndarray) -> np.ndarray:
-        """[S, S] float32 view of a mask that lies in the image by `mask_to_image` [2, 3]; 0 outside the mask."""
-        return self.map(camera).sample_affine(mask, mask_to_image)

@@ -119,7 +119,7 @@ class CropMap:
 
 
 def crop_map(camera: Camera, crop: Crop) -> CropMap:
-    """The map of `crop` in `camera`'s image."""
+    """Where `crop`'s pixels lie in `camera`'s image: build once, sample image, plate and mask with it."""
     ratio = float(camera.K[0, 0] / crop.K[0, 0])
     n = int(np.clip(round(ratio), 1, _MAX_OVERSAMPLING_DISTORTED if camera.distorted else _MAX_OVERSAMPLING))
     fine = crop.resized(n * crop.size)

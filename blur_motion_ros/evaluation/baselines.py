@@ -12,8 +12,8 @@ from blur_motion_ros.body.joints import lsp14
 from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.config import Settings
 from blur_motion_ros.data.sequence import Sequence
-from blur_motion_ros.evaluation.methods import run_pipeline
 from blur_motion_ros.evaluation.predictions import Prediction
+from blur_motion_ros.evaluation.runs import run_pipeline
 from blur_motion_ros.fit.gaussian_terms import CoefficientPrior, Term
 from blur_motion_ros.fit.layout import FREE_COUNT, WindowLayout
 from blur_motion_ros.fit.window import BlurFit, Start

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from blur_motion_ros.camera.camera import Camera, Crop
+from blur_motion_ros.camera.sampling import crop_map
 from blur_motion_ros.evaluation.images import psnr, soft_iou
 from blur_motion_ros.render import raster
 from blur_motion_ros.types import Frame, MotionEstimate
@@ -47,7 +48,8 @@ def rerender(pipeline: Pipeline, estimate: MotionEstimate, frame: Frame, plate: 
     raster.draw(vertices, pipeline.skeleton.faces, pipeline.colours, crop.K, drawn)
     alpha = drawn.alpha.mean(0)
     response = pipeline.settings.camera.response
-    image, behind = crop.sample(frame.camera, frame.image, response), crop.sample(frame.camera, plate, response)
+    view = crop_map(frame.camera, crop)
+    image, behind = view.sample(frame.image, response), view.sample(plate, response)
     made = drawn.colour.mean(0) + (1 - alpha[..., None]) * behind
     where = (alpha > 0.05) | (np.abs(image - behind).max(-1) > 0.1)
     return Rerendered(alpha, crop.K, psnr(made, image, where))
@@ -64,5 +66,5 @@ def alpha_agreement(alphas: np.ndarray, Ks: np.ndarray, folder: Path, camera: Ca
             continue
         truth = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         crop = Crop(K, alpha.shape[0])
-        out[i] = soft_iou(alpha, crop.sample_affine(camera, truth.astype(np.float32) / 255, identity))
+        out[i] = soft_iou(alpha, crop_map(camera, crop).sample_affine(truth.astype(np.float32) / 255, identity))
     return out

@@ -11,7 +11,8 @@ import numpy as np
 from blur_motion_ros.fit import direction, solver
 from blur_motion_ros.fit.direction import LIMB_COUNT, STATES, ExposureMotion
 from blur_motion_ros.fit.layout import FREE_ROWS, LIMB_SLOTS, WindowLayout
-from blur_motion_ros.fit.priors import MotionStatistics, load_motion_statistics
+from blur_motion_ros.fit.prior_files import load_motion_statistics
+from blur_motion_ros.fit.priors import MotionStatistics
 from blur_motion_ros.fit.settings import FitSettings
 from blur_motion_ros.motion import polynomials
 from blur_motion_ros.types import MotionEstimate, Status

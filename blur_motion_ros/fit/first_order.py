@@ -347,7 +347,7 @@ def _whitener(problem: Problem, free: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _free_pose_prior():
-    from blur_motion_ros.fit.priors import load_pose_prior
+    from blur_motion_ros.fit.prior_files import load_pose_prior
 
     return load_pose_prior()
 

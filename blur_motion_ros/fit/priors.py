@@ -13,12 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-ASSET = Path(__file__).resolve().parents[1] / "assets" / "pose_prior.npz"
 BODY_JOINTS = 23
 DIMENSIONS = 3 * BODY_JOINTS
 _NEGLIGIBLE = 1e-6  # responsibility under which a mixture component is left out of the Gauss-Newton matrix
@@ -209,67 +207,3 @@ def _interpolate(x: float, grid: np.ndarray, values: np.ndarray) -> np.ndarray:
     i = int(np.clip(np.searchsorted(grid, x) - 1, 0, len(grid) - 2))
     w = (x - grid[i]) / (grid[i + 1] - grid[i])
     return (1 - w) * values[i] + w * values[i + 1]
-
-
-# --------------------------------------------------------------------------------------------- loading
-
-
-def load_pose_prior(path: str | Path | None = None) -> PosePrior:
-    """The free prior (None), our npz, SMPLify's `gmm_08.pkl`, or a VPoser checkpoint (`.pt`, `.ckpt`, `.pth`)."""
-    path = _existing(path)
-    if path.suffix in (".pt", ".ckpt", ".pth"):
-        from blur_motion_ros.fit.vposer import load_vposer
-        return load_vposer(path)
-    if path.suffix == ".pkl":
-        return _smplify_mixture(path)
-    return _own_mixture(path)
-
-
-def load_motion_statistics(path: str | Path | None = None) -> MotionStatistics:
-    """The short-motion statistics stored beside the free pose prior."""
-    with np.load(_existing(path), allow_pickle=False) as data:
-        names = [f for f in MotionStatistics.__dataclass_fields__]
-        _require(data, ["motion_" + n for n in names], path)
-        return MotionStatistics(*(data["motion_" + n].astype(np.float64) for n in names))
-
-
-def _own_mixture(path: Path) -> MixturePrior:
-    with np.load(path, allow_pickle=False) as data:
-        _require(data, ["means", "covariances", "weights", "freedom", "low", "high"], path)
-        return MixturePrior.from_covariances(
-            data["means"], _unpack(data["covariances"]), data["weights"], float(data["freedom"]),
-            low=data["low"].astype(np.float64), high=data["high"].astype(np.float64))
-
-
-def pack_symmetric(matrices: np.ndarray) -> np.ndarray:
-    """[K, n, n] symmetric -> [K, n (n + 1) / 2] lower triangles, float32."""
-    rows, columns = np.tril_indices(matrices.shape[-1])
-    return matrices[:, rows, columns].astype(np.float32)
-
-
-def _unpack(packed: np.ndarray) -> np.ndarray:
-    n = int((np.sqrt(8 * packed.shape[-1] + 1) - 1) / 2)
-    out = np.zeros((len(packed), n, n))
-    rows, columns = np.tril_indices(n)
-    out[:, rows, columns] = out[:, columns, rows] = packed
-    return out
-
-
-def _smplify_mixture(path: Path) -> MixturePrior:
-    from blur_motion_ros.data.mocap import load_pickle
-    data = load_pickle(path)
-    _require(data, ["means", "covars", "weights"], path)
-    return MixturePrior.from_covariances(np.asarray(data["means"]), np.asarray(data["covars"]), data["weights"])
-
-
-def _existing(path: str | Path | None) -> Path:
-    path = Path(path) if path else ASSET
-    if not path.is_file():
-        raise PriorError(f"pose prior {path} does not exist; train it with `blur-motion train pose-prior`")
-    return path
-
-
-def _require(data: object, names: list[str], path: object) -> None:
-    for name in names:
-        if name not in data:
-            raise PriorError(f"{path}: no array '{name}'; not a pose prior file")

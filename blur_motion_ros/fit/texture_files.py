@@ -12,6 +12,7 @@ import numpy as np
 from blur_motion_ros.body import BodyModel
 from blur_motion_ros.body.obj import write_obj
 from blur_motion_ros.camera.camera import Crop
+from blur_motion_ros.camera.sampling import crop_map
 from blur_motion_ros.fit.image_terms import Target
 from blur_motion_ros.fit.kinematics import FitBody
 from blur_motion_ros.fit.settings import FitSettings
@@ -73,7 +74,7 @@ def exposure_view(grid: TexelGrid, body: TexturedBody, estimate: MotionEstimate,
     if not np.isfinite(vertices).all() or vertices[..., 2].min() < 0.2:
         return None
     crop = Crop.holding(frame.camera, vertices, 1.3, VIEW)
-    sampler = crop.map(frame.camera)
+    sampler = crop_map(frame.camera, crop)
     image, behind = sampler.sample(frame.image, response), sampler.sample(plate, response)
     alpha = matter.matte(image, behind).alpha
     value = np.concatenate([image - behind, alpha[..., None]], -1)[None]

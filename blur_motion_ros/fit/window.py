@@ -17,7 +17,8 @@ from blur_motion_ros.fit.gaussian_terms import MEASURED, PoseGaussian, RotationV
 from blur_motion_ros.fit.image_terms import Target, Workspace
 from blur_motion_ros.fit.kinematics import FitBody
 from blur_motion_ros.fit.layout import FREE_ROWS, WindowLayout, free_indices
-from blur_motion_ros.fit.priors import MotionStatistics, PosePrior, load_motion_statistics
+from blur_motion_ros.fit.prior_files import load_motion_statistics
+from blur_motion_ros.fit.priors import MotionStatistics, PosePrior
 from blur_motion_ros.fit.settings import FitSettings
 from blur_motion_ros.fit.stillness import still_prior
 from blur_motion_ros.fit.surface import Surface

@@ -173,7 +173,7 @@ _POOR = 1.1  # times the usual cost: the pose of the frame before may have led i
 
 def default_prior() -> PosePrior:
     """The learned mixture where it is packaged, else the built-in Gaussian."""
-    from blur_motion_ros.fit.priors import ASSET, load_pose_prior
+    from blur_motion_ros.fit.prior_files import ASSET, load_pose_prior
 
     return load_pose_prior() if ASSET.is_file() else DiagonalPrior.default()
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from blur_motion_ros.data import mocap
-from blur_motion_ros.fit import priors
+from blur_motion_ros.fit import prior_files
+from blur_motion_ros.fit.priors import MixturePrior, MotionStatistics, PosePrior
 from blur_motion_ros.learning import pose_prior, training
 from blur_motion_ros.learning.record import write_card
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = pose_prior.MixtureOptions()
-    training.add_arguments(parser, out=priors.ASSET, run="pose_prior", seed=defaults.seed)
+    training.add_arguments(parser, out=prior_files.ASSET, run="pose_prior", seed=defaults.seed)
     parser.add_argument("--components", type=int, default=defaults.components, help="mixture components")
     parser.add_argument("--iterations", type=int, default=defaults.iterations, help="EM iterations")
     parser.add_argument("--evaluate", type=int, default=150, metavar="N", help="held-out poses to complete (0: none)")
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     metrics: dict = {"train_clips": len(clips), "train_minutes": minutes}
     if args.evaluate:
         tests = mocap.load_training_clips("test", args.mocap, args.deepmimic, rest)
-        metrics |= evaluate(priors.load_pose_prior(args.out), clips, tests, args.evaluate, rest)
+        metrics |= evaluate(prior_files.load_pose_prior(args.out), clips, tests, args.evaluate, rest)
     card = write_card(args.out, seed=args.seed, seconds=earlier + time.process_time() - started, metrics=metrics,
                       settings=asdict(options))
     print(card.read_text())
@@ -53,10 +54,10 @@ def body_rest() -> np.ndarray:
     return joints - joints[0]
 
 
-def save(path: Path, prior: priors.MixturePrior, statistics: priors.MotionStatistics) -> None:
+def save(path: Path, prior: MixturePrior, statistics: MotionStatistics) -> None:
     """Write both into one npz (covariances as packed float32 triangles)."""
     covariances = np.linalg.inv(np.swapaxes(prior.factors, 1, 2) @ prior.factors)
-    arrays = {"means": prior.means.astype(np.float32), "covariances": priors.pack_symmetric(covariances),
+    arrays = {"means": prior.means.astype(np.float32), "covariances": prior_files.pack_symmetric(covariances),
               "weights": prior.weights, "freedom": np.float64(prior.freedom), "low": prior.low, "high": prior.high}
     arrays |= {"motion_" + name: np.asarray(value, np.float32) for name, value in vars(statistics).items()}
     arrays["motion_windows"] = statistics.windows
@@ -64,7 +65,7 @@ def save(path: Path, prior: priors.MixturePrior, statistics: priors.MotionStatis
     np.savez_compressed(path, **arrays)
 
 
-def evaluate(prior: priors.MixturePrior, train: list, tests: list, count: int, rest: np.ndarray) -> dict:
+def evaluate(prior: MixturePrior, train: list, tests: list, count: int, rest: np.ndarray) -> dict:
     """Held-out clips, which no constant was chosen on: likelihood, completion, real against perturbed poses."""
     from blur_motion_ros.initialiser.pose_prior import DiagonalPrior
     samples = pose_prior.gather(tests)
@@ -85,7 +86,7 @@ def evaluate(prior: priors.MixturePrior, train: list, tests: list, count: int, r
     return out
 
 
-def auc_against_perturbed(prior: priors.PosePrior, poses: np.ndarray, sigma: float) -> float:
+def auc_against_perturbed(prior: PosePrior, poses: np.ndarray, sigma: float) -> float:
     """Chance that a real pose has less energy than a perturbed (other) one."""
     rng = np.random.default_rng(9)
     real = np.array([prior.energy(p) for p in poses])
