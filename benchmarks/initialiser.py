@@ -18,10 +18,10 @@ import numpy as np
 from blur_motion_ros.background import BackgroundModel
 from blur_motion_ros.body import Skeleton, load_body
 from blur_motion_ros.body.joints import LSP14_FROM_SMPL24
-from blur_motion_ros.body.skeleton import local_rotations
 from blur_motion_ros.config import Settings
 from blur_motion_ros.data import sequence
 from blur_motion_ros.initialiser.base import make_initialiser
+from blur_motion_ros.motion.pose import local_rotations
 
 
 def measure(folder: Path, plate: bool) -> tuple[np.ndarray, np.ndarray, list[float]]:

@@ -161,6 +161,24 @@ def test_refinement_moves_to_the_heatmap_peak_only_where_confident():
     np.testing.assert_allclose(out[1], 30.5 / 64)
 
 
+def test_refinement_is_the_centroid_of_the_window_at_every_edge():
+    rng = np.random.default_rng(5)
+    heat = rng.normal(0, 3, (64, 48, 40)).astype(np.float32)
+    points = rng.uniform(-0.1, 1.1, (40, 2))
+    points[:4] = [[0, 0], [1 - 1e-9, 1 - 1e-9], [0.999, 0.001], [1.0, 0.5]]
+    out = blazepose.refine(points, heat)
+    for k, (x, y) in enumerate(points):
+        col, row = int(np.floor(x * 48)), int(np.floor(y * 64))
+        if not (0 <= col < 48 and 0 <= row < 64):
+            np.testing.assert_array_equal(out[k], points[k])
+            continue
+        r, c = np.mgrid[max(0, row - 3):min(64, row + 4), max(0, col - 3):min(48, col + 4)]
+        weight = 1 / (1 + np.exp(-heat[r, c, k].astype(float)))
+        assert weight.max() > 0.5
+        wanted = [(weight * c).sum() / weight.sum() / 48, (weight * r).sum() / weight.sum() / 64]
+        np.testing.assert_allclose(out[k], wanted, atol=1e-6)
+
+
 def limb_error(landmarks: Landmarks, cam: Camera, truth: np.ndarray) -> tuple[float, float]:
     """Mean distance of the 12 limb points from the truth, and with left and right exchanged; shares of the height."""
     pixels = cam.project(truth)
@@ -537,7 +555,7 @@ def test_initialiser_on_a_rendered_walker(networks):
     initialiser = LandmarkInitialiser(model, networks=networks)
     errors, roots = [], []
     from blur_motion_ros.body import Skeleton
-    from blur_motion_ros.body.skeleton import local_rotations
+    from blur_motion_ros.motion.pose import local_rotations
 
     for i in range(8):
         frame, plate, truth = devset_frame("b08_walk", i)

@@ -12,7 +12,7 @@ import numpy as np
 
 from blur_motion_ros.body.joints import SMPL24_PARENTS
 from blur_motion_ros.body.model import BodyModel
-from blur_motion_ros.motion import rotations as so3
+from blur_motion_ros.motion.pose import local_rotations
 from blur_motion_ros.types import BodyState
 
 
@@ -81,12 +81,6 @@ class Skeleton:
         feature = (rotations[..., 1:, :, :] - np.eye(3)).reshape(rotations.shape[:-3] + (207,))
         flat = self.body.posedirs.reshape(-1, 207)
         return (feature @ flat.T).reshape(rotations.shape[:-3] + self.rest_vertices.shape)
-
-
-def local_rotations(state: BodyState) -> np.ndarray:
-    """[24,3,3] joint rotations of a BodyState."""
-    vectors = np.concatenate([np.reshape(state.global_orient, (1, 3)), np.reshape(state.body_pose, (23, 3))])
-    return so3.exp(vectors.astype(float))
 
 
 def _checked(rotations: np.ndarray) -> np.ndarray:

@@ -70,14 +70,13 @@ class InitialiserFrames:
 
     def __call__(self, frame: Frame, plate: Plate | None) -> np.ndarray | None:
         from blur_motion_ros.body.skeleton import Skeleton
-        from blur_motion_ros.motion import rotations
+        from blur_motion_ros.motion.pose import local_rotations
 
         measured = self._initialiser.measure(frame, plate)
         if measured is None:
             return None
         s = measured.state
-        turned = rotations.exp(np.concatenate([s.global_orient[None], s.body_pose]))
-        return Skeleton.of(self._body, s.betas).forward_kinematics(turned, s.transl)[0]
+        return Skeleton.of(self._body, s.betas).forward_kinematics(local_rotations(s), s.transl)[0]
 
 
 class VibeFrames(InitialiserFrames):

@@ -19,8 +19,8 @@ from blur_motion_ros.fit.gaussian_terms import Term
 from blur_motion_ros.fit.layout import FREE_ROWS, WindowLayout, free_indices
 from blur_motion_ros.fit.short_motion import Expectation, ShortMotionPrior
 from blur_motion_ros.fit.window import BlurFit, Start
-from blur_motion_ros.motion import rotations
-from blur_motion_ros.types import BodyState, MotionEstimate, Status
+from blur_motion_ros.motion.pose import body_state
+from blur_motion_ros.types import MotionEstimate, Status
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,6 @@ class ColdStartFit(BlurFit):
 
     def _estimate(self, start: Start, layout: WindowLayout) -> MotionEstimate:
         """A start as an estimate, as the networks take it."""
-        state = BodyState(rotations.log(start.reference[0]), rotations.log(start.reference[1:]), self.betas,
-                          start.reference_transl)
+        state = body_state(start.reference, self.betas, start.reference_transl)
         return MotionEstimate(layout.start, layout.end, layout.exposures, state, solver.widen(start.free),
                               free_indices(layout.degree), None, Status.OK, 0.0, 0.0)

@@ -23,7 +23,8 @@ from blur_motion_ros.fit.dynamics import process_noise
 from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, FREE_ROWS, LIMB_SLOTS
 from blur_motion_ros.fit.priors import MotionStatistics
 from blur_motion_ros.motion import polynomials, rotations
-from blur_motion_ros.types import BodyState, Exposure, MotionEstimate
+from blur_motion_ros.motion.pose import local_rotations
+from blur_motion_ros.types import Exposure, MotionEstimate
 
 LIMB_COUNT = len(LIMB_SLOTS)
 LIMB_NAMES = ("trunk", "head", "left_arm", "right_arm", "left_leg", "right_leg")
@@ -65,7 +66,7 @@ class ExposureMotion:
         turning = np.tile(np.eye(3), (2, FREE_COUNT, 1, 1))
         turning[:, 1:] = rotations.right_jacobian(value[:, 1:])
         rotation = np.tile(np.eye(3), (2, FREE_COUNT, 1, 1))
-        rotation[:, 1:] = _reference(estimate.reference)[FREE_JOINTS] @ rotations.exp(value[:, 1:])
+        rotation[:, 1:] = local_rotations(estimate.reference)[FREE_JOINTS] @ rotations.exp(value[:, 1:])
         velocity = np.einsum("ejab,ejb->eja", turning, rate)
         covariance = tuple(_limb_covariance(estimate.covariance, rows, turning, *slots) for slots in LIMB_SLOTS)
         return ExposureMotion(exposure, rotation, estimate.reference.transl + value[:, 0], velocity, covariance,
@@ -285,9 +286,6 @@ UNKNOWN = 0.25 * (np.ones((LIMB_COUNT, LIMB_COUNT)) + np.eye(LIMB_COUNT))  # `wr
 def _odd(free: np.ndarray) -> np.ndarray:
     return 0.5 * (free - polynomials.reverse(free))
 
-
-def _reference(state: BodyState) -> np.ndarray:
-    return rotations.exp(np.concatenate([np.reshape(state.global_orient, (1, 3)), state.body_pose]))
 
 
 def _limb_covariance(full: np.ndarray, rows: np.ndarray, turning: np.ndarray, first: int, last: int) -> np.ndarray:

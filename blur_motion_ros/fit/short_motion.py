@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from blur_motion_ros.motion import rotations
-from blur_motion_ros.types import BodyState, MotionEstimate, Status
+from blur_motion_ros.motion.pose import body_state, local_rotations
+from blur_motion_ros.types import MotionEstimate, Status
 
 ASSET = Path(__file__).resolve().parents[1] / "assets" / "short_motion.pt"
 LIMB_NAMES = ("trunk", "left_arm", "right_arm", "left_leg", "right_leg")
@@ -178,8 +179,7 @@ def network_inputs(estimate: MotionEstimate) -> tuple[np.ndarray, np.ndarray, fl
 
 def _mid_rotations(estimate: MotionEstimate) -> np.ndarray:
     """[24, 3, 3]: reference composed with the constant term."""
-    reference = np.concatenate([np.reshape(estimate.reference.global_orient, (1, 3)), estimate.reference.body_pose])
-    return rotations.exp(reference) @ rotations.exp(estimate.coefficients[1:, 0])
+    return local_rotations(estimate.reference) @ rotations.exp(estimate.coefficients[1:, 0])
 
 
 def _row_signs(flips: np.ndarray) -> np.ndarray:
@@ -197,10 +197,8 @@ def _with_motion(estimate: MotionEstimate, before: np.ndarray, turned: np.ndarra
     step = rotations.log(np.swapaxes(before, -1, -2) @ turned)
     mid = _mid_rotations(estimate)
     mid[:22] = before @ rotations.exp(share * step)
-    vectors = rotations.log(mid)
     coefficients = np.array(estimate.coefficients, np.float64)
-    reference = BodyState(vectors[0], vectors[1:], estimate.reference.betas,
-                          estimate.reference.transl + coefficients[0, 0])
+    reference = body_state(mid, estimate.reference.betas, estimate.reference.transl + coefficients[0, 0])
     coefficients[:, 0] = 0.0
     coefficients[:23, 1:3] = np.swapaxes(motion, 0, 1)
     coefficients[0, 1:3] = motion[:, 0] @ before[0].T

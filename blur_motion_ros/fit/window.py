@@ -23,7 +23,8 @@ from blur_motion_ros.fit.settings import FitSettings
 from blur_motion_ros.fit.stillness import still_prior
 from blur_motion_ros.fit.surface import Surface
 from blur_motion_ros.motion import polynomials, rotations
-from blur_motion_ros.types import BodyState, Exposure, MotionEstimate, Observation, PoseMeasurement, Status
+from blur_motion_ros.motion.pose import body_state, local_rotations
+from blur_motion_ros.types import Exposure, MotionEstimate, Observation, PoseMeasurement, Status
 
 _FASTEST_TURN = 20.0  # rad/s of the pelvis: three turns a second, as the fastest of skaters and dancers
 
@@ -236,8 +237,7 @@ class BlurFit:
         total, _ = normal.total()
         blur = blur_rate(problem.workspace.frames.alpha[-layout.subframes:])
         rms = _rms(problem, solution)
-        reference = BodyState(rotations.log(start.reference[0]), rotations.log(start.reference[1:]), self.betas,
-                              start.reference_transl)
+        reference = body_state(start.reference, self.betas, start.reference_transl)
         self._carry = self._hand_on(layout, start, solution.free, normal)
         status = self._status(layout, start.carried, blur, rms)
         self._last = MotionEstimate(layout.start, layout.end, layout.exposures, reference, solver.widen(solution.free),
@@ -299,7 +299,7 @@ def _join(measured: list[PoseMeasurement], layout: WindowLayout) -> Start:
     fast as they say (one of them then sees the person from the wrong side: the newest is believed)."""
     times = np.linspace(layout.start, layout.end, 2 * layout.degree + 3)
     first, last = measured[0], measured[-1]
-    r0, r1 = (rotations.exp(np.concatenate([m.state.global_orient[None], m.state.body_pose])) for m in (first, last))
+    r0, r1 = (local_rotations(m.state) for m in (first, last))
     span = last.time - first.time
     if np.linalg.norm(rotations.log(r0[0].T @ r1[0])) > _FASTEST_TURN * span:
         first, r0, span = last, r1, 0.0
@@ -313,7 +313,7 @@ def _join(measured: list[PoseMeasurement], layout: WindowLayout) -> Start:
 
 
 def _measured_term(m: PoseMeasurement, layout: WindowLayout, start: Start, weight: float) -> PoseGaussian:
-    rotmats = rotations.exp(np.concatenate([m.state.global_orient[None], m.state.body_pose]))
+    rotmats = local_rotations(m.state)
     information = weight * linear.inverse(m.covariance[np.ix_(MEASURED, MEASURED)])
     return PoseGaussian(start.reference, start.reference_transl, rotmats, m.state.transl, information,
                         layout.values_at(m.time))

@@ -17,6 +17,7 @@ from blur_motion_ros.fit.priors import PosePrior
 from blur_motion_ros.initialiser.evidence import BONES, Evidence
 from blur_motion_ros.initialiser.kinematics import BETAS, UNKNOWNS, LandmarkBody, Posed
 from blur_motion_ros.motion import rotations
+from blur_motion_ros.motion.pose import body_state, local_rotations
 from blur_motion_ros.types import BodyState
 
 _NEAR = 0.2  # m: no landmark comes closer to the camera than this
@@ -39,15 +40,12 @@ class Pose:
     @property
     def state(self) -> BodyState:
         """As SMPL parameters."""
-        vectors = rotations.log(self.local)
-        return BodyState(vectors[0], vectors[1:], self.betas.copy(), self.transl.copy())
+        return body_state(self.local, self.betas.copy(), self.transl.copy())
 
     @staticmethod
     def of(state: BodyState) -> Pose:
         """From SMPL parameters."""
-        vectors = np.concatenate([np.reshape(state.global_orient, (1, 3)), np.reshape(state.body_pose, (23, 3))])
-        return Pose(np.asarray(state.transl, float), rotations.exp(vectors.astype(float)),
-                    np.asarray(state.betas, float))
+        return Pose(np.asarray(state.transl, float), local_rotations(state), np.asarray(state.betas, float))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.initialiser.vibe_filter import PoseFilter
 from blur_motion_ros.initialiser.vibe_landmarks import Start, View, features_of, mirror_features, view_translation
 from blur_motion_ros.motion import rotations
+from blur_motion_ros.motion.pose import body_state, local_rotations
 from blur_motion_ros.types import BodyState, Exposure, Frame, Landmarks, Plate, PoseMeasurement
 
 LANDMARK_NETWORK = "vibe_landmarks.ts"
@@ -234,8 +235,7 @@ class VibeInitialiser:
 
 def start_of(state: BodyState, body: BodyModel) -> Start:
     """A registered state as the network takes it."""
-    vectors = np.concatenate([np.reshape(state.global_orient, (1, 3)), np.reshape(state.body_pose, (23, 3))])
-    return Start(rotations.exp(vectors.astype(float)), np.asarray(state.betas, float),
+    return Start(local_rotations(state), np.asarray(state.betas, float),
                  body.rest_joints(state.betas)[0] + state.transl)
 
 
@@ -248,8 +248,7 @@ def fuse(registered: PoseMeasurement, out: StreamOutput, body: BodyModel, trust:
     the same landmarks, so the product is too sure of itself: its standard deviations are enlarged to the errors
     measured on held-out recordings. The registration's shape is kept.
     """
-    vectors = np.concatenate([registered.state.global_orient[None], registered.state.body_pose])
-    local = rotations.exp(vectors)
+    local = local_rotations(registered.state)
     rest = body.rest_joints(registered.state.betas)[0]
     step = np.concatenate([out.pelvis - rest - registered.state.transl,
                            rotations.log(np.swapaxes(local, -1, -2) @ out.local).ravel()])
@@ -257,15 +256,14 @@ def fuse(registered: PoseMeasurement, out: StreamOutput, body: BodyModel, trust:
     mine, theirs = np.linalg.inv(registered.covariance), np.linalg.inv(out.covariance) * weight[:, None] * weight
     spread = np.linalg.inv(mine + theirs)
     step = spread @ (theirs @ step)
-    vectors = rotations.log(local @ rotations.exp(step[3:].reshape(24, 3)))
-    state = BodyState(vectors[0], vectors[1:], registered.state.betas, registered.state.transl + step[:3])
+    state = body_state(local @ rotations.exp(step[3:].reshape(24, 3)), registered.state.betas,
+                       registered.state.transl + step[:3])
     return replace(registered, state=state, covariance=spread * _ENLARGED[:, None] * _ENLARGED)
 
 
 def state_of(out: StreamOutput, body: BodyModel) -> BodyState:
     """SMPL parameters: `transl` is the pelvis minus its rest position."""
-    vectors = rotations.log(out.local)
-    return BodyState(vectors[0], vectors[1:], out.betas, out.pelvis - body.rest_joints(out.betas)[0])
+    return body_state(out.local, out.betas, out.pelvis - body.rest_joints(out.betas)[0])
 
 
 def reprojection_error(state: BodyState, body: BodyModel, camera: Camera, landmarks: Landmarks) -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blur_motion_ros.motion import rotations
+from blur_motion_ros.motion.pose import body_state, local_rotations
 from blur_motion_ros.types import BodyState
 
 _START_SPEED = 3.0  # rad/s and m/s: spread of the unknown first velocity
@@ -60,14 +61,13 @@ class PoseFilter:
 
     def __call__(self, state: BodyState, time: float) -> BodyState:
         """state measured at `time` s -> filtered; the shape passes through. The first one is returned as it is."""
-        local = rotations.exp(np.concatenate([np.reshape(state.global_orient, (1, 3)), state.body_pose]))
+        local = local_rotations(state)
         if self._time is None or not 0 < time - self._time < _GAP:
             self._start(local, state.transl)
         else:
             self._update(local, state.transl, time - self._time)
         self._time = time
-        vectors = rotations.log(self._local)
-        return BodyState(vectors[0], vectors[1:], state.betas, self._place.copy())
+        return body_state(self._local, state.betas, self._place.copy())
 
     def _start(self, local: np.ndarray, place: np.ndarray) -> None:
         n = self._noise

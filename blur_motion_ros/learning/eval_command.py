@@ -167,9 +167,9 @@ def joints_of(state, body) -> np.ndarray:
     """LSP14 joints [14, 3] m of a body state, camera frame."""
     from blur_motion_ros.body.joints import lsp14
     from blur_motion_ros.data.mocap import PARENTS, forward
-    from blur_motion_ros.motion import rotations
+    from blur_motion_ros.motion.pose import local_rotations
 
-    local = rotations.exp(np.concatenate([state.global_orient[None], state.body_pose]))
+    local = local_rotations(state)
     _, joints = forward(local[None], body.rest_joints(state.betas), PARENTS)
     return lsp14(joints[0] + state.transl)
 

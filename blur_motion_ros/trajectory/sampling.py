@@ -8,7 +8,8 @@ import numpy as np
 
 from blur_motion_ros.fit.kinematics import FitBody, Posed, pose
 from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, FREE_ROWS
-from blur_motion_ros.motion import polynomials, rotations
+from blur_motion_ros.motion import polynomials
+from blur_motion_ros.motion.pose import local_rotations
 from blur_motion_ros.trajectory.settings import TrajectorySettings
 from blur_motion_ros.types import JointTrajectory, MotionEstimate
 
@@ -48,8 +49,8 @@ def pose_at(estimate: MotionEstimate, body: FitBody, times: np.ndarray) -> Posed
 
 
 def _pose(estimate: MotionEstimate, body: FitBody, basis: np.ndarray, skin: bool) -> Posed:
-    reference = rotations.exp(np.concatenate([estimate.reference.global_orient[None], estimate.reference.body_pose]))
-    return pose(body, reference, estimate.reference.transl, estimate.coefficients, basis, skin)
+    at = estimate.reference
+    return pose(body, local_rotations(at), at.transl, estimate.coefficients, basis, skin)
 
 
 def joint_jacobian(posed: Posed, parents: np.ndarray) -> np.ndarray:
