@@ -5,8 +5,8 @@ processes, as in `./run demo`. Positions and images stay continuous where it tur
 show its direction). At every rate the shutter is open for the same share of the period as in SEQUENCE and the stamps
 advance with the wall clock, so at a lower rate the same images tell of a slower motion.
 
-Prints one Markdown row per rate, and the CPU ms per played image of each process and of the pipeline's threads. The first
-`SETTLE_S` of every run are not counted.
+Prints one Markdown row per rate, and the CPU ms per played image of each process and of the pipeline's threads. The
+first `SETTLE_S` of every run are not counted.
 """
 
 from __future__ import annotations
@@ -146,8 +146,10 @@ def rate_row(rate: float, run: Run, load: float) -> str:
     fit = run.last_diagnostics.get("fit", {})
     see_text, fit_text = (" / ".join(f"{float(fit.get(f'{k}_ms_{p}', 'nan')):.0f}" for p in ("p50", "p99"))
                           for k in ("see", "fit"))
-    return (f"| {rate:g} | {len(played) / seconds:.1f} | {len(got) / seconds:.1f} | {len(played) - len(got)} | "
-            f"{len(got) / len(played):.1%} | {p50:.0f} / {p95:.0f} / {p99:.0f} | {see_text} | {fit_text} | {load:.1f} |")
+    lost = len(played) - len(got)
+    return (f"| {rate:g} | {len(played) / seconds:.1f} | {len(got) / seconds:.1f} | {lost} | "
+            f"{len(got) / len(played):.1%} | {p50:.0f} / {p95:.0f} / {p99:.0f} | {see_text} | {fit_text} | "
+            f"{load:.1f} |")
 
 
 COST_COLUMNS = ("rate, Hz", "player", "pipeline", "client", "pipeline per estimate", "threads of the pipeline")

@@ -28,10 +28,15 @@ def to_linear(image: np.ndarray, response: str = "srgb") -> np.ndarray:
     return table[image]
 
 
+def encode_table(response: str = "srgb") -> np.ndarray:
+    """[65536] uint8: the code whose light is nearest to each of 65536 equal steps of light (read-only)."""
+    return _encode_table(str(response))
+
+
 def to_codes(linear: np.ndarray, response: str = "srgb") -> np.ndarray:
     """Linear light [...] (clipped to [0, 1]) -> uint8 code values, the nearest one; inverse of `to_linear`."""
     index = (np.clip(linear, 0.0, 1.0) * (_ENCODE_STEPS - 1) + 0.5).astype(np.uint16)
-    return _encode_table(str(response))[index]
+    return encode_table(response)[index]
 
 
 def slope(linear: np.ndarray, response: str = "srgb") -> np.ndarray:
@@ -53,7 +58,6 @@ def _decode_table(response: str) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _encode_table(response: str) -> np.ndarray:
-    """[65536] uint8: the code whose light is nearest to each of 65536 equal steps of light."""
     light = _decode_table(response).astype(np.float64)
     middles = 0.5 * (light[1:] + light[:-1])
     table = np.searchsorted(middles, np.linspace(0.0, 1.0, _ENCODE_STEPS)).astype(np.uint8)

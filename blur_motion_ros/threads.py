@@ -6,6 +6,7 @@ machine costs tens of times the computing itself. The variables are read when Nu
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -30,6 +31,19 @@ def share() -> None:
     many times as long for the other thread as its own work takes.
     """
     sys.setswitchinterval(SWITCH_S)
+
+
+def settle() -> None:
+    """Call when everything is loaded, before work that must be in time.
+
+    Python's full garbage collection then no longer goes through all that was loaded (several 10 ms with the interpreter
+    locked, every few seconds), and OpenCV uses the calling thread alone: there is a thread per core already.
+    """
+    import cv2
+
+    cv2.setNumThreads(1)
+    gc.collect()
+    gc.freeze()
 
 
 def name(text: str) -> None:

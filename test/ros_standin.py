@@ -67,8 +67,8 @@ class Standin:
                                np.stack([velocity(t) for t in times]), spin, np.tile(np.diag(SIGMA_P**2), tile),
                                np.tile(np.diag(SIGMA_V**2), tile), estimate.exposures[-1], estimate.status)
 
-    def mesh(self, estimate: MotionEstimate, when: float) -> np.ndarray:
-        return position(when)[:4].astype(np.float32)
+    def mesh(self, estimate: MotionEstimate, trajectory: JointTrajectory, index: int) -> np.ndarray:
+        return position(trajectory.times[index])[:4].astype(np.float32)
 
     def colours(self) -> np.ndarray:
         return COLOURS

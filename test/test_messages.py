@@ -11,19 +11,26 @@ from ros_standin import SIGMA_P, SIGMA_V, Standin, position, velocity
 
 from blur_motion_ros.body.joints import SMPL24, SMPL24_PARENTS
 from blur_motion_ros.camera.camera import Camera
-from blur_motion_ros.messages import diagnostics, markers
+from blur_motion_ros.messages import cdr, diagnostics, markers
 from blur_motion_ros.messages.camera_info import fill_camera_info, to_camera
 from blur_motion_ros.messages.cloud import fill_cloud, read_cloud
 from blur_motion_ros.messages.image import ENCODINGS, ImageError, fill_image, to_rgb
 from blur_motion_ros.messages.stamps import StreamClock
-from blur_motion_ros.messages.trajectory import covariances, fill_poses, fill_states, fill_trajectory, read_trajectory
+from blur_motion_ros.messages.trajectory import (
+    PatchedTrajectory,
+    covariances,
+    fill_poses,
+    fill_states,
+    fill_trajectory,
+    read_trajectory,
+)
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.types import Exposure, Status
 
 pytest.importorskip("rclpy", reason="needs rclpy and the message packages")
 
 from builtin_interfaces.msg import Time  # noqa: E402
-from geometry_msgs.msg import Point, Pose, PoseArray, Transform, Twist  # noqa: E402
+from geometry_msgs.msg import Point, Pose, PoseArray, Transform, Twist, Vector3  # noqa: E402
 from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField  # noqa: E402
 from std_msgs.msg import ColorRGBA, Header  # noqa: E402
@@ -207,6 +214,29 @@ def test_trajectory_round_trip():
     np.testing.assert_allclose(r, motion.rotations, atol=1e-12)
     np.testing.assert_allclose(w, motion.angular_velocity, atol=1e-12)
     np.testing.assert_allclose((x[1] - x[0]) / 0.01, velocity(0.015), atol=2e-3)  # velocities belong to the positions
+
+
+def test_patched_trajectory_is_the_filled_message():
+    types = SimpleNamespace(MultiDOFJointTrajectory=MultiDOFJointTrajectory, Header=Header, Transform=Transform,
+                            MultiDOFJointTrajectoryPoint=MultiDOFJointTrajectoryPoint, Twist=Twist)
+    patched = PatchedTrajectory(types, serialize_message, "camera_optical", SMPL24, 2)
+    for clock, times in ((StreamClock(10**18), (0.01, 0.02, 0.04)), (StreamClock(3), (0.5, 1.75, 9.0))):
+        motion = trajectory(times)
+        wanted = fill_trajectory(MultiDOFJointTrajectory(header=Header(frame_id="camera_optical")), motion, SMPL24,
+                                 clock, times[0], MultiDOFJointTrajectoryPoint, Transform, Twist)
+        wanted.points = wanted.points[:2]
+        got = patched.patch(motion, clock, times[0])
+        assert deserialize_message(got, MultiDOFJointTrajectory) == wanted
+        assert len(got) == len(serialize_message(wanted))  # bytes between the fields are anything
+
+
+def test_a_mark_that_occurs_twice_is_not_taken():
+    data = serialize_message(Twist(linear=Vector3(x=1.5, y=2.5, z=3.5), angular=Vector3(x=1.5, y=2.5, z=3.5)))
+    assert cdr.find(data, "d", (3.5, 1.5)) == 4 + 2 * 8
+    with pytest.raises(RuntimeError):
+        cdr.find(data, "d", (1.5, 2.5, 3.5))
+    with pytest.raises(RuntimeError):
+        cdr.find(data, "d", (2.5, 1.5))
 
 
 def test_nobody_gives_names_and_no_points():

@@ -60,8 +60,7 @@ def answer(engine, frame: Frame, fresh: bool = False):
     """An estimate, and all that is published of it."""
     estimate = engine.fit(engine.see(frame, fresh))
     if Status.LOST not in estimate.status:
-        engine.sample(estimate, np.linspace(estimate.start, estimate.end, 5))
-        engine.mesh(estimate, estimate.end)
+        engine.mesh(estimate, engine.sample(estimate, np.linspace(estimate.start, estimate.end, 5)), -1)
         engine.colours()
     return estimate
 

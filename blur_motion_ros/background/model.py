@@ -302,10 +302,28 @@ def _samples(image, plate, sigma, age, person, table, rows, columns, cells):
 
 def _base_sigma(plate: np.ndarray, noise: np.ndarray, response: str) -> np.ndarray:
     """[H, W] noise at the plate's brightness, and at edges what a tiny shift of the image would do."""
-    grey = plate.mean(2)
-    flat = (noise[light.to_codes(plate, response)] ** 2).mean(2)
+    grey, flat = _grey_and_noise(plate, noise, light.encode_table(response))
     gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(grey, cv2.CV_32F, 0, 1, scale=0.125)
     return np.sqrt(flat + _EDGE**2 * (gx**2 + gy**2)).astype(np.float32)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _grey_and_noise(plate, noise, codes):
+    """Mean over the colours [H, W] of the plate and of its noise variance; noise [256] by code value, codes: of
+    `light.encode_table`."""
+    h, w = plate.shape[:2]
+    last, third = np.float32(codes.size - 1), np.float32(3.0)
+    grey, variance = np.empty((h, w), np.float32), np.empty((h, w), np.float32)
+    for y in range(h):
+        for x in range(w):
+            total, squared = np.float32(0.0), np.float32(0.0)
+            for c in range(3):
+                value = plate[y, x, c]
+                code = codes[int(min(max(value, np.float32(0.0)), np.float32(1.0)) * last + np.float32(0.5))]
+                total += value
+                squared += noise[code] * noise[code]
+            grey[y, x], variance[y, x] = total / third, squared / third
+    return grey, variance
 
 
 def _filled(plate: np.ndarray, unknown: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numba import njit
 
 from blur_motion_ros.initialiser.unmix import unmix
 from blur_motion_ros.types import Landmarks, Plate
@@ -179,22 +180,28 @@ def weighted_suppression(rows: np.ndarray, scores: np.ndarray, least_overlap: fl
     return np.array(out).reshape(-1, rows.shape[1]), np.array(out_scores)
 
 
-def refine(points: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
+@njit(cache=True, nogil=True)
+def refine(points, heatmap):
     """Move points [N, 2] in [0, 1] to the centroid of the heatmap logits [h, w, N] in a 7x7 window about them, where
     the peak there is confident."""
     h, w, n = heatmap.shape
-    out = points.astype(np.float64).copy()
+    out = points.astype(np.float64)
     r = _REFINE_RADIUS
     for k in range(n):
         col, row = int(points[k, 0] * w), int(points[k, 1] * h)
-        if not (0 <= col < w and 0 <= row < h):
+        if points[k, 0] < 0 or points[k, 1] < 0 or col >= w or row >= h:
             continue
-        c0, c1, r0, r1 = max(0, col - r), min(w, col + r + 1), max(0, row - r), min(h, row + r + 1)
-        weight = _sigmoid(heatmap[r0:r1, c0:c1, k])
-        total = float(weight.sum())
-        if total > 0 and float(weight.max()) >= _REFINE_SCORE:
-            out[k, 0] = weight.sum(0) @ np.arange(c0, c1) / (w * total)
-            out[k, 1] = weight.sum(1) @ np.arange(r0, r1) / (h * total)
+        total, peak, x, y = 0.0, 0.0, 0.0, 0.0
+        for i in range(max(0, row - r), min(h, row + r + 1)):
+            for j in range(max(0, col - r), min(w, col + r + 1)):
+                weight = 0.5 * (1 + np.tanh(0.5 * heatmap[i, j, k]))
+                total += weight
+                peak = max(peak, weight)
+                x += weight * j
+                y += weight * i
+        if total > 0 and peak >= _REFINE_SCORE:
+            out[k, 0] = x / (w * total)
+            out[k, 1] = y / (h * total)
     return out
 
 

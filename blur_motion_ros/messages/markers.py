@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-_STAMP = struct.pack("<iI", 0x13579BDF, 0x2468ACE)
-_COLOUR = struct.pack("<ffff", 1.2345678e-30, 9.8765432e-31, 5.5555555e-31, 2.2222222e-31)
-_POINT = struct.pack("<ddd", 1.2345678901e-300, 9.8765432109e-300, 5.5555555555e-300)
+from blur_motion_ros.messages import cdr
+
+_STAMP, _COLOUR, _POINT = cdr.mark("i", 2), cdr.mark("f", 4), cdr.mark("d", 3)
 
 # Colour map of speed, dark blue -> cyan -> yellow -> red (0, 1/3, 2/3, 1 of the top speed).
 _SPEED_COLOURS = np.array([[0.1, 0.2, 0.7], [0.1, 0.75, 0.85], [0.95, 0.85, 0.2], [0.9, 0.15, 0.1]])
@@ -59,20 +59,20 @@ class MeshMarker:
         self.painted = painted
         self._index = np.asarray(faces, np.int64).ravel()
         header = types.Header(frame_id=frame_id)
-        header.stamp.sec, header.stamp.nanosec = struct.unpack("<iI", _STAMP)
+        header.stamp.sec, header.stamp.nanosec = _STAMP
         marker = _marker(types, header, f"{body}/mesh", types.Marker.TRIANGLE_LIST, 1.0)
         marker.color = types.ColorRGBA(r=colour[0], g=colour[1], b=colour[2], a=colour[3])
-        first = types.Point(**dict(zip("xyz", struct.unpack("<ddd", _POINT), strict=True)))
+        first = types.Point(**dict(zip("xyz", _POINT, strict=True)))
         marker.points = [first] + [types.Point()] * (len(self._index) - 1)
         if painted:
-            first = types.ColorRGBA(**dict(zip("rgba", struct.unpack("<ffff", _COLOUR), strict=True)))
+            first = types.ColorRGBA(**dict(zip("rgba", _COLOUR, strict=True)))
             marker.colors = [first] + [types.ColorRGBA(a=colour[3])] * (len(self._index) - 1)
         self._bytes = bytearray(serialise(types.MarkerArray(markers=[marker])))
-        self._stamp = _find(self._bytes, _STAMP, "stamp")
-        start = _find(self._bytes, _POINT, "points")
+        self._stamp = cdr.find(self._bytes, "i", _STAMP)
+        start = cdr.find(self._bytes, "d", _POINT)
         self._points = np.frombuffer(self._bytes, "<f8", 3 * len(self._index), start).reshape(-1, 3)
         if painted:
-            start = _find(self._bytes, _COLOUR, "colours")
+            start = cdr.find(self._bytes, "f", _COLOUR)
             self._colours = np.frombuffer(self._bytes, "<f4", 4 * len(self._index), start).reshape(-1, 4)
             self._colours[:, 3] = colour[3]
 
@@ -84,13 +84,6 @@ class MeshMarker:
         struct.pack_into("<iI", self._bytes, self._stamp, stamp.sec, stamp.nanosec)
         self._points[:] = vertices[self._index]
         return bytes(self._bytes)
-
-
-def _find(data: bytearray, pattern: bytes, what: str) -> int:
-    at = data.find(pattern)
-    if at < 0 or data.find(pattern, at + 1) >= 0:
-        raise RuntimeError(f"mesh marker: the {what} is not where CDR puts it (little-endian CDR is required)")
-    return at
 
 
 def _marker(types: Any, header: Any, namespace: str, kind: int, size: float) -> Any:

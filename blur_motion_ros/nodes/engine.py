@@ -29,7 +29,7 @@ class Engine(Protocol):
 
     def sample(self, estimate: MotionEstimate, times: np.ndarray) -> JointTrajectory: ...
 
-    def mesh(self, estimate: MotionEstimate, time: float) -> np.ndarray: ...
+    def mesh(self, estimate: MotionEstimate, trajectory: JointTrajectory, index: int) -> np.ndarray: ...
 
     def colours(self) -> np.ndarray: ...
 
@@ -78,10 +78,9 @@ class PipelineEngine:
 
         return sample(estimate, self._pipeline.skeleton, times, self._pipeline.settings.trajectory)
 
-    def mesh(self, estimate: MotionEstimate, time: float) -> np.ndarray:
-        """[V, 3] float32 m of the display body at `time`."""
-        joints = self.sample(estimate, np.array([time]))
-        return self._surface.posed(estimate.reference.betas, joints.positions[0], joints.rotations[0])
+    def mesh(self, estimate: MotionEstimate, trajectory: JointTrajectory, index: int) -> np.ndarray:
+        """[V, 3] float32 m of the display body at `trajectory.times[index]`; trajectory: what `sample` made of it."""
+        return self._surface.posed(estimate.reference.betas, trajectory.positions[index], trajectory.rotations[index])
 
     def colours(self) -> np.ndarray:
         """[V, 3] linear light: the fit's vertex colours, brought to the vertices of `mesh`."""

@@ -15,6 +15,7 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from sensor_msgs.msg import CameraInfo, Image, TimeReference
 from std_srvs.srv import Trigger
 
+from blur_motion_ros import threads
 from blur_motion_ros.config import Settings
 from blur_motion_ros.messages import diagnostics
 from blur_motion_ros.messages.image import to_rgb
@@ -55,6 +56,7 @@ class FitNode(BaseNode):
 
     def _prepared(self, make_engine: Callable[[Settings], Engine]) -> Engine:
         made = make_engine(self.settings)
+        threads.settle()
         self.get_logger().info("ready: waiting for images")
         return made
 

@@ -23,7 +23,7 @@ from blur_motion_ros.light import to_codes
 from blur_motion_ros.messages import diagnostics, markers, stamps
 from blur_motion_ros.messages.cloud import fill_cloud
 from blur_motion_ros.messages.diagnostics import Window
-from blur_motion_ros.messages.trajectory import fill_poses, fill_states, fill_trajectory
+from blur_motion_ros.messages.trajectory import PatchedTrajectory, fill_poses, fill_states, fill_trajectory
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.nodes.base import quality
 from blur_motion_ros.nodes.engine import Engine
@@ -31,6 +31,8 @@ from blur_motion_ros.nodes.worker import Result
 from blur_motion_ros.types import JointTrajectory, Status
 
 _MARKER_TYPES = SimpleNamespace(MarkerArray=MarkerArray, Marker=Marker, Point=Point, ColorRGBA=ColorRGBA, Header=Header)
+_TRAJECTORY_TYPES = SimpleNamespace(MultiDOFJointTrajectory=MultiDOFJointTrajectory, Header=Header, Twist=Twist,
+                                    MultiDOFJointTrajectoryPoint=MultiDOFJointTrajectoryPoint, Transform=Transform)
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _CLOCKS_AGREE_S = 2.0  # a camera clock farther off than this is not the node's clock
 
@@ -54,6 +56,7 @@ class EstimatePublisher:
         self._cloud = self._publisher(PointCloud2, base + "cloud", 2)
         self._tf = self._transform_publisher() if self.settings.publish_tf else None
         self._mesh_marker: markers.MeshMarker | None = None
+        self._patched: PatchedTrajectory | None = None
         self.latency_arrival_ms, self.latency_stamp_ms = Window(), Window()
         self.clocks_agree = True
         self.last_status: Status | None = None
@@ -94,10 +97,16 @@ class EstimatePublisher:
     def _publish_trajectory(self, result: Result, trajectory: JointTrajectory | None, frame_id: str) -> None:
         if not self._trajectory.get_subscription_count():
             return
-        msg = MultiDOFJointTrajectory(header=Header(frame_id=frame_id))
-        shown = None if trajectory is None else _first(trajectory, len(trajectory.times) - 1)
-        self._trajectory.publish(fill_trajectory(msg, shown, joints.SMPL24, result.clock, result.frame.exposure.open,
-                                                 MultiDOFJointTrajectoryPoint, Transform, Twist))
+        opened = result.frame.exposure.open
+        if trajectory is None:
+            msg = MultiDOFJointTrajectory(header=Header(frame_id=frame_id))
+            self._trajectory.publish(fill_trajectory(msg, None, joints.SMPL24, result.clock, opened,
+                                                     MultiDOFJointTrajectoryPoint, Transform, Twist))
+            return
+        count = len(trajectory.times) - 1  # the last is "now", for the other topics
+        if self._patched is None or (self._patched.count, self._patched.frame_id) != (count, frame_id):
+            self._patched = PatchedTrajectory(_TRAJECTORY_TYPES, serialize_message, frame_id, joints.SMPL24, count)
+        self._trajectory.publish(self._patched.patch(trajectory, result.clock, opened))
 
     def _publish_people(self, engine: Engine, result: Result, trajectory: JointTrajectory, frame_id: str) -> None:
         s, closing = self.settings, self._closing(trajectory)
@@ -114,16 +123,16 @@ class EstimatePublisher:
             self._skeleton.publish(markers.skeleton_markers(_MARKER_TYPES, header, f"body_{s.body_id}",
                                                             trajectory.positions[-1], speeds, joints.SMPL24_PARENTS,
                                                             s.max_colour_speed))
-        self._publish_surface(engine, result, header, float(trajectory.times[-1]))
+        self._publish_surface(engine, result, header, trajectory)
         if self._tf is not None:
             self._tf.publish(self._transforms(trajectory, header))
 
-    def _publish_surface(self, engine: Engine, result: Result, header: Header, now: float) -> None:
+    def _publish_surface(self, engine: Engine, result: Result, header: Header, trajectory: JointTrajectory) -> None:
         mesh = self.settings.publish_mesh and self._mesh.get_subscription_count()
         cloud = self.settings.publish_cloud and self._cloud.get_subscription_count()
         if not (mesh or cloud):
             return
-        vertices = engine.mesh(result.estimate, now)
+        vertices = engine.mesh(result.estimate, trajectory, -1)
         if mesh:
             painted = self.settings.mesh_colours
             if self._mesh_marker is None or self._mesh_marker.painted != painted:
@@ -195,10 +204,3 @@ class EstimatePublisher:
             t.transform.rotation.x, t.transform.rotation.y, t.transform.rotation.z, t.transform.rotation.w = r
             out.append(t)
         return self._tf_message(transforms=out)
-
-
-def _first(t: JointTrajectory, n: int) -> JointTrajectory:
-    """The first `n` instants of a trajectory."""
-    return JointTrajectory(t.times[:n], t.positions[:n], t.rotations[:n], t.linear_velocity[:n],
-                           t.angular_velocity[:n], t.position_covariance[:n], t.velocity_covariance[:n], t.exposure,
-                           t.status)
