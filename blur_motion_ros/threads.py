@@ -28,7 +28,8 @@ def share() -> None:
     """Hand the interpreter over sooner between threads of one process.
 
     The kernels release it for fractions of a millisecond; with Python's 5 ms a thread that comes back from one waits
-    many times as long for the other thread as its own work takes.
+    many times as long for the other thread as its own work takes. For the same reason kernels of less than some 20 us
+    keep it (no `nogil`): each release may cost a wait of `SWITCH_S`.
     """
     sys.setswitchinterval(SWITCH_S)
 

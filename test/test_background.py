@@ -150,6 +150,23 @@ def test_moved_furniture_is_learned_after_a_while():
     assert np.abs(model.plate(stamped(shot(changed, rng), 40)).image - changed).max() < 0.08
 
 
+@pytest.mark.parametrize("rate", [10.0, 30.0, 60.0])
+def test_learning_takes_the_same_time_at_any_frame_rate(rate):
+    """At high rates the rows take turns: all of a new picture on the wall is learned, after `replace` seconds."""
+    rng, empty = np.random.default_rng(11), scene()
+    changed = empty.copy()
+    changed[20:61, 30:71] += 0.2
+    model = BackgroundModel(BackgroundSettings(replace=0.8))
+    model.set_plate(light.to_codes(empty))
+    nobody, taken = np.zeros((H, W), np.float32), []
+    for i in range(round(1.6 * rate)):
+        model.update(stamped(shot(changed, rng), i, rate), nobody)
+        close = np.abs(model._plate - changed).max(2) < 0.1
+        taken.append(close[20:61, 30:71].mean())
+    assert taken[round(0.7 * rate)] < 0.05 and taken[-1] > 0.98
+    assert close[20:61, 30:71].mean(1).min() > 0.8  # no row is forgotten
+
+
 @pytest.mark.parametrize("drift", ["gain", "local"])
 def test_gain_and_white_balance_are_recovered_with_a_person_and_a_bystander(drift):
     rng, linear = np.random.default_rng(5), scene()

@@ -15,6 +15,7 @@ from numba import njit
 
 CELLS = (6, 8)  # rows, columns
 _ROUNDS = 4
+_MEDIAN_SAMPLES = 4000
 _CUT = 3.0  # residuals beyond this many noise sd (of the fit's own scale) hardly count
 _OFFSET_SD = 0.05  # prior of the global offset, linear light
 _CELL_GAIN_SD, _CELL_OFFSET_SD = 0.15, 0.02  # prior of a cell's deviation from the global fit
@@ -91,7 +92,8 @@ def fit_drift(frame: np.ndarray, plate: np.ndarray, sigma: np.ndarray, cell: np.
     """
     if len(frame) < 50:
         return Drift.none()
-    ratio = np.median(frame / np.maximum(plate, 1e-3), axis=0)
+    few = np.s_[::_few(len(frame))]
+    ratio = np.median(frame[few] / np.maximum(plate[few], 1e-3), axis=0)
     gain, offset, weight, level = _fit_global(frame, plate, sigma, ratio.astype(np.float64))
     cells = (CELLS[0] * CELLS[1])
     gains, offsets = np.tile(gain, (cells, 1)), np.tile(offset, (cells, 1))
@@ -109,9 +111,14 @@ def _fit_global(frame: np.ndarray, plate: np.ndarray, sigma: np.ndarray,
     misfit, weight = np.empty(len(frame)), np.empty(len(frame))
     for _ in range(_ROUNDS):
         _misfit(frame, plate, sigma, gain, offset, misfit)
-        level = max(float(np.sqrt(np.median(misfit) / 0.79)), 1.0)
+        level = max(float(np.sqrt(np.median(misfit[::_few(len(misfit))]) / 0.79)), 1.0)
         _reweighted(frame, plate, sigma, misfit, level, gain, offset, weight)
     return gain, offset, weight, level
+
+
+def _few(samples: int) -> int:
+    """Step that leaves enough of the samples for a median."""
+    return max(samples // _MEDIAN_SAMPLES, 1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

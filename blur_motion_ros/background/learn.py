@@ -21,17 +21,17 @@ _LEAST_SIGHTINGS = 6
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def learn(frame, table, noise, gain, offset, left, share, mask, sure, now, settle, replace, plate, age, scatter,
-          candidate, since, sightings):
+          candidate, since, sightings, first, step):
     """Update plate [H, W, 3] (linear), age [H, W] (0 = unknown), scatter [H, W] and the candidates in place.
 
     frame [H, W, 3] uint8; table [256] light of a code, noise [256] its sd; gain, offset [6, 8, 3], left, share [W]:
     the drift (drift.py), frame = gain plate + offset; mask [H, W]; sure: whether the mask is known to show everybody
     (else a known pixel is never replaced, and an unknown one waits as long as a known one would); now, settle,
-    replace: seconds; candidate [H, W, 3], since, sightings [H, W].
+    replace: seconds; candidate [H, W, 3], since, sightings [H, W]; of the rows only every `step`-th from `first`.
     """
     h, w = mask.shape
     f, g, o = np.empty(3), np.empty((gain.shape[1], 3)), np.empty((gain.shape[1], 3))
-    for y in range(h):
+    for y in range(first, h, step):
         cell_row(gain, y, h, g)
         cell_row(offset, y, h, o)
         for x in range(w):

@@ -26,6 +26,8 @@ _LEAST_KNOWN = 0.3  # share of the image that must be known before there is a pl
 _EDGE = 0.12  # px of vibration or interpolation that noise at edges allows for
 _REFRESH = 10  # updates between two recomputations of the noise and the base sigma
 _MOST_NOISE = 8.0  # code values: more is not noise but a wrong plate
+_LEARN_S = 1 / 15  # a pixel is learned about this often: at higher frame rates every row waits for its turn
+_MOST_TURNS = 4
 _CERTAIN_AGE = 30  # sightings that a given or captured plate counts as
 
 
@@ -113,7 +115,7 @@ class BackgroundModel:
         """Learn from a frame. person: landmarks with a mask, or a mask [H, W] (all zero: surely nobody there),
         or None (nobody was found, which may be wrong: only unknown pixels are learned, after `replace` seconds)."""
         image = self._checked(frame)
-        self._advance(frame)
+        period = self._advance(frame)
         mask = self._mask_of(person, image.shape)
         if self._plate is None:
             if not self.settings.learn:
@@ -125,7 +127,7 @@ class BackgroundModel:
         if self.settings.learn:
             learn(_one_kind(image), self._table, self._noise, drift.gain, drift.offset, *columns_of(image.shape[1]),
                   mask, person is not None, self._now, self.settings.settle, self.settings.replace, self._plate,
-                  self._age, self._scatter, self._candidate, self._since, self._sightings)
+                  self._age, self._scatter, self._candidate, self._since, self._sightings, *self._turn(period))
         self._updates += 1
         if self._updates % _REFRESH == 0 or self._status is PlateStatus.EMPTY:
             self._refresh()
@@ -208,11 +210,18 @@ class BackgroundModel:
         if self._now - self._unexplained_since >= self.settings.stale_after:
             self._status = PlateStatus.STALE
 
-    def _advance(self, frame: Frame | np.ndarray) -> None:
-        if isinstance(frame, Frame):
-            self._now = max(self._now, frame.exposure.open)
-        else:
+    def _advance(self, frame: Frame | np.ndarray) -> float:
+        """Follow the frames' clock; returns the time since the last frame, s (of bare images: long enough to learn)."""
+        if not isinstance(frame, Frame):
             self._now += 1.0 / 30.0
+            return _LEARN_S
+        before, self._now = self._now, max(self._now, frame.exposure.open)
+        return self._now - before
+
+    def _turn(self, period: float) -> tuple[int, int]:
+        """First row and step of the rows whose turn it is, at `period` s between frames."""
+        step = min(max(round(_LEARN_S / max(period, 1e-3)), 1), _MOST_TURNS)
+        return self._updates % step, step
 
     def _checked(self, frame: Frame | np.ndarray) -> np.ndarray:
         image = _colour_image(_image(frame), "frame")

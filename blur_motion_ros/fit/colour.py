@@ -159,7 +159,7 @@ def _right_side(pixels, start, columns, values, weight, wanted, count):
     return right, diagonal
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, fastmath=True)
 def _apply(pixels, start, columns, values, weight, edges, smoothness, keep, x, out):
     """out = (A' W A + smoothness L + keep) x, without forming the product."""
     for v in range(x.shape[0]):

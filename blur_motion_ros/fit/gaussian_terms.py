@@ -162,7 +162,7 @@ def _pose_error(free, basis, reference, reference_transl, rotation, transl):
     return error, value
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _pose_squared(free, basis, reference, reference_transl, rotation, transl, information):
     error, _ = _pose_error(free, basis, reference, reference_transl, rotation, transl)
     return _pull(information, error.reshape(-1))[1]

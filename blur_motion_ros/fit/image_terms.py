@@ -102,7 +102,7 @@ def normal_equations(body: FitBody, posed: Posed, workspace: Workspace, layout: 
     """Gauss-Newton matrices [F, n, n] and right-hand sides [F, n] of the image terms, one per exposure.
 
     Pixels are sorted by exposure and by the parts of the body that they see; each such group is one dense block whose
-    product with itself (BLAS syrk) lands in few rows and columns of the matrix. The residual is the block's last row,
+    product with itself (BLAS) lands in few rows and columns of the matrix. The residual is the block's last row,
     so that the same product also gives the right-hand side. Coefficients that the layout holds at zero have no rows.
     """
     frames, plan = workspace.frames, workspace.plan
@@ -119,16 +119,12 @@ def normal_equations(body: FitBody, posed: Posed, workspace: Workspace, layout: 
                    np.asarray(target.intrinsics, np.float32), posed.joints, posed.lever, layout.basis,
                    layout.subframes, body.chain_start, body.chain_slot, body.chain_share, (0,) * orders, layout.active,
                    blocks)
-    at, height, parts, exposure = (a[:groups + 1].tolist() for a in (plan.group_at, plan.group_height,
-                                                                     plan.group_parts, plan.group_exposure))
-    for g, count in enumerate(used.tolist()):
-        if count:
-            block = blocks[at[g]:at[g + 1]].reshape(height[g], -1)[:, :4 * count]
-            _scatter(block @ block.T, parts[g], layout.active, hessian, gradient, exposure[g])
+    _products(used, plan.group_at, plan.group_height, plan.group_parts, plan.group_exposure, blocks, layout.active,
+              hessian, gradient)
     return hessian, gradient
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, fastmath=True)
 def _average(colour, alpha, box, background, out):
     subframes = alpha.shape[0] // out.shape[0]
     share = np.float32(1.0 / subframes)
@@ -169,7 +165,7 @@ def _sources(depth, vertex, box, parts_of_vertices, subframes, source, near, par
                     parts[f, y, x] |= parts_of_vertices[chosen]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _groups(parts, widths, pixels, group_exposure, group_parts, group_end, group_at, group_height):
     """Counting sort of the pixels by (exposure, parts). Group g: pixels up to group_end[g], its block of
     [group_height[g], 4 * pixels] from group_at[g]. Returns the number of groups."""
@@ -347,6 +343,19 @@ def _pull(y, x, tx, ty, fx, fy, colour, alpha, background, weight, root_weight, 
 
 
 @njit(cache=True, nogil=True)
+def _products(used, at, height, parts, exposure, blocks, active, hessian, gradient):
+    """Each group's block times itself, added where it belongs. All in one call: every return to Python in between would
+    wait for the interpreter, which the other thread may hold."""
+    for g in range(len(used)):
+        if used[g] == 0:
+            continue
+        block = blocks[at[g]:at[g + 1]].reshape(height[g], (at[g + 1] - at[g]) // height[g])
+        if 4 * used[g] < block.shape[1]:
+            block = np.ascontiguousarray(block[:, :4 * used[g]])
+        _scatter(np.dot(block, block.T), parts[g], active, hessian, gradient, exposure[g])
+
+
+@njit(cache=True, nogil=True)
 def _scatter(product, parts, active, hessian, gradient, exposure):
     """Add a block's product with itself to the rows and columns that it stands for."""
     column = np.empty(product.shape[0] - 1, np.int64)
@@ -360,6 +369,8 @@ def _scatter(product, parts, active, hessian, gradient, exposure):
                         at += 1
     for i in range(at):
         row = hessian[exposure, column[i]]
-        for j in range(at):
+        for j in range(i):  # of the product only the lower triangle: rounding makes the two differ
             row[column[j]] += product[i, j]
+            hessian[exposure, column[j], column[i]] += product[i, j]
+        row[column[i]] += product[i, i]
         gradient[exposure, column[i]] += product[at, i]

@@ -156,7 +156,7 @@ def _edges(faces: np.ndarray) -> np.ndarray:
     return np.unique(pairs, axis=0).astype(np.int32)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _pose(coefficients, basis, reference, reference_transl, rest, parents, joints, globals_, lever):
     """Joints, global rotations and levers at every instant."""
     count, bodies = len(basis), len(reference)

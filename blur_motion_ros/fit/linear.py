@@ -27,7 +27,7 @@ def inverse(matrix: np.ndarray) -> np.ndarray:
     return out.T
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _mirror(matrix):
     """Copy the lower triangle to the upper."""
     for i in range(matrix.shape[0]):

@@ -151,7 +151,7 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
     return Solution(free, here, normal, spent)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _strike_out(hessian, gradient, held):
     """Clear the rows and columns `held` of matrices [F, n, n] and the entries of right-hand sides [F, n]."""
     for f in range(len(hessian)):

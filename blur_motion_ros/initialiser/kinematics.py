@@ -78,7 +78,7 @@ def _stature(body: BodyModel) -> np.ndarray:
     return np.append(y[top] - y[bottom], body.shapedirs[top, 1] - body.shapedirs[bottom, 1])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _posed(transl, local, rest, points, rest_by_beta, points_by_beta, point_joint, parents, out, joints, globals_, jac):
     # Plain loops: with slices and matrix products this one kernel took 7 s to compile.
     joints_by_beta = np.zeros(rest_by_beta.shape)

@@ -161,7 +161,7 @@ def _evaluate(problem: Problem, pose: Pose) -> tuple[Registration, np.ndarray]:
     return Registration(pose, cost, normal, data, posed), gradient
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _by_tangents(jacobian, inverse):
     """Jacobian [m, 69] by rotation vectors -> by right tangents; inverse [23, 3, 3]."""
     out = np.zeros(jacobian.shape)
@@ -175,7 +175,7 @@ def _by_tangents(jacobian, inverse):
     return out
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _landmarks(points, jacobian, rays, whiten, outlier, rows, right):
     """Reprojection of points [33, 3]: rows [66, 85] and residuals [66], times the root of the robust weight. -> cost"""
     cost = 0.0
@@ -193,7 +193,7 @@ def _landmarks(points, jacobian, rays, whiten, outlier, rows, right):
     return cost
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _bones(points, jacobian, bones, directions, whiten, outlier, rows, right):
     """Directions of bones [B, 2]: rows [3 B, 85] and residuals [3 B], times the root of the robust weight. -> cost"""
     cost = 0.0

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numba import njit
 
 from blur_motion_ros.body.joints import BLAZEPOSE33_MIRROR
 from blur_motion_ros.types import Landmarks
@@ -40,12 +41,25 @@ class _Reading:
 
     def next(self, seen: np.ndarray, price: float, lasting: float) -> _Reading:
         """After a frame that reads `seen` [n, 2]. lasting: share of the velocity that goes on."""
-        expected = self.position + self.velocity
-        away = seen - expected
-        squared = (away**2).sum(1) / _SIGMA**2
-        position = expected + away / (1 + squared / _CAP)[:, None] ** 2
-        velocity = lasting * (position - self.position)
-        return _Reading(self.cost + price + float(np.minimum(squared, _CAP).mean()), position, velocity)
+        surprise, position, velocity = _follow(self.position, self.velocity, seen, lasting)
+        return _Reading(self.cost + price + surprise, position, velocity)
+
+
+@njit(cache=True)
+def _follow(position, velocity, seen, lasting):
+    """Mean squared step of points [n, 2] beyond what was expected (sigmas); new position and velocity [n, 2]."""
+    n = len(seen)
+    now, speed, total = np.empty((n, 2)), np.empty((n, 2)), 0.0
+    for i in range(n):
+        x, y = position[i, 0] + velocity[i, 0], position[i, 1] + velocity[i, 1]
+        dx, dy = seen[i, 0] - x, seen[i, 1] - y
+        squared = (dx * dx + dy * dy) / _SIGMA**2
+        share = 1 / (1 + squared / _CAP) ** 2
+        now[i, 0], now[i, 1] = x + share * dx, y + share * dy
+        for a in range(2):
+            speed[i, a] = lasting * (now[i, a] - position[i, a])
+        total += min(squared, _CAP)
+    return total / n, now, speed
 
 
 class SideKeeper:
@@ -60,8 +74,9 @@ class SideKeeper:
 
     def correct(self, landmarks: Landmarks) -> Landmarks:
         """The landmarks of the next frame with swapped legs, arms or trunk put right."""
-        return swapped(landmarks, *(self._swapped(name, landmarks.world[_PAIRS[name][0], :2],
-                                                  landmarks.world[_MIRROR[_PAIRS[name][0]], :2]) for name in _PAIRS))
+        seen = np.ascontiguousarray(landmarks.world[:, :2])
+        return swapped(landmarks, *(self._swapped(name, seen[_PAIRS[name][0]], seen[_MIRROR[_PAIRS[name][0]]])
+                                    for name in _PAIRS))
 
     def _swapped(self, name: str, seen: np.ndarray, mirrored: np.ndarray) -> bool:
         past, lasting = self._pairs.get(name), _PAIRS[name][1]

@@ -66,7 +66,7 @@ def _kmeans(pixels, count, rounds):
     return label
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _describe(roots, label, colours, spread, share):
     """Fill mean light, its one-channel sd (with a floor for shading) and share of pixels (given as roots of light)."""
     for k in range(colours.shape[0]):

@@ -77,7 +77,7 @@ def _unit(times: np.ndarray, start: float, end: float) -> np.ndarray:
     return 2.0 * (np.asarray(times, np.float64) - start) / (end - start) - 1.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _legendre(x, degree):
     """Values P_k(x) and derivatives P_k'(x), [T, degree + 1] each, by Bonnet's recursion."""
     values, slopes = np.ones((len(x), degree + 1)), np.zeros((len(x), degree + 1))

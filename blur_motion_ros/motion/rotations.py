@@ -114,7 +114,7 @@ def _combine(x, y, z, s, c, out):
     out[2, 1] = c * y * z + s * x
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def exp_into(v, out):
     """`exp` of v [N, 3] into out [N, 3, 3]; for callers that are compiled themselves."""
     for i in range(v.shape[0]):
@@ -128,7 +128,7 @@ def exp_into(v, out):
         _combine(x, y, z, s, c, out[i])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def log_into(r, out):
     """`log` of r [N, 3, 3] into out [N, 3], through the quaternion with the largest component (well conditioned)."""
     for i in range(r.shape[0]):
@@ -149,7 +149,7 @@ def log_into(r, out):
         out[i, 0], out[i, 1], out[i, 2] = scale * x, scale * y, scale * z
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def right_jacobian_into(v, inverse, out):
     """`right_jacobian` (or its inverse) of v [N, 3] into out [N, 3, 3]."""
     for i in range(v.shape[0]):
