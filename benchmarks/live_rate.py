@@ -129,7 +129,7 @@ def counted(run: Run) -> tuple[int, int, list[int]]:
     """Start and end of the part that counts (stamps, ns), and the stamps in it."""
     played = sorted(run.played)
     start, end = played[0] + int(SETTLE_S * NANO), played[-1]
-    return start, end, [s for s in played if start <= s <= end]
+    return start, end, [s for s in played if start <= s < end]  # as many as periods between start and end
 
 
 RATE_COLUMNS = ("rate, Hz", "played, Hz", "estimates, Hz", "dropped", "share", "latency ms p50 / p95 / p99",

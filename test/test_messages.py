@@ -17,6 +17,7 @@ from blur_motion_ros.messages.cloud import fill_cloud, read_cloud
 from blur_motion_ros.messages.image import ENCODINGS, ImageError, fill_image, to_rgb
 from blur_motion_ros.messages.stamps import StreamClock
 from blur_motion_ros.messages.trajectory import (
+    PatchedPoses,
     PatchedTrajectory,
     covariances,
     fill_poses,
@@ -253,6 +254,23 @@ def test_pose_array_is_the_chosen_instant():
     np.testing.assert_allclose([p.x, p.y, p.z], position(0.04)[7])
     np.testing.assert_allclose(rotations.from_quaternion(np.array([q.x, q.y, q.z, q.w])), motion.rotations[-1, 7],
                                atol=1e-12)
+
+
+def test_patched_poses_are_the_filled_message():
+    types = SimpleNamespace(PoseArray=PoseArray, Pose=Pose, Header=Header)
+    patched, motion = PatchedPoses(types, serialize_message, "cam", 24), trajectory()
+    for index in (-1, 0):
+        wanted = fill_poses(PoseArray(header=Header(frame_id="cam")), motion, index, StreamClock(10**18), Pose)
+        assert deserialize_message(patched.patch(motion, index, StreamClock(10**18)), PoseArray) == wanted
+
+
+def test_patched_skeleton_is_the_built_message():
+    patched = markers.SkeletonMarkers(MARKERS, serialize_message, "cam", "body_b0", SMPL24_PARENTS, 6.0)
+    for time, speeds in ((0.1, np.linspace(0, 8, 24)), (0.7, np.linspace(3, 0, 24))):
+        header = Header(frame_id="cam", stamp=Time(sec=3, nanosec=round(1e9 * time)))
+        wanted = markers.skeleton_markers(MARKERS, header, "body_b0", position(time), speeds, SMPL24_PARENTS, 6.0)
+        wanted = deserialize_message(serialize_message(wanted), MarkerArray)  # colours are single precision
+        assert deserialize_message(patched.patch(position(time), speeds, header.stamp), MarkerArray) == wanted
 
 
 def test_joint_states_carry_velocity_and_covariance():

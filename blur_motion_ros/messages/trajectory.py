@@ -117,6 +117,27 @@ def fill_poses(msg: Any, trajectory: JointTrajectory, index: int, clock: StreamC
     return msg
 
 
+class PatchedPoses:
+    """`fill_poses` for `count` joints, serialised once: `patch` -> CDR bytes. types: namespace with the messages."""
+
+    def __init__(self, types: Any, serialise: Callable[[Any], bytes], frame_id: str, count: int) -> None:
+        self.frame_id = frame_id
+        msg = types.PoseArray(header=types.Header(frame_id=frame_id), poses=[types.Pose() for _ in range(count)])
+        msg.header.stamp.sec, msg.header.stamp.nanosec = cdr.mark("i", 2)
+        _set_xyz(msg.poses[0].position, cdr.mark("d", 3))
+        self._bytes = bytearray(serialise(msg))
+        self._stamp = cdr.find(self._bytes, "i", cdr.mark("i", 2))
+        start = cdr.find(self._bytes, "d", cdr.mark("d", 3))
+        self._poses = np.frombuffer(self._bytes, "<f8", 7 * count, start).reshape(count, 7)
+
+    def patch(self, trajectory: JointTrajectory, index: int, clock: StreamClock) -> bytes:
+        """The joints at `trajectory.times[index]`; see `fill_poses`."""
+        struct.pack_into("<iI", self._bytes, self._stamp, *divmod(clock.ns(float(trajectory.times[index])), NANO))
+        self._poses[:, :3] = trajectory.positions[index]
+        self._poses[:, 3:] = rotations.to_quaternion(trajectory.rotations[index])
+        return bytes(self._bytes)
+
+
 def fill_states(msg: Any, trajectory: JointTrajectory, index: int, clock: StreamClock, point_field: type) -> Any:
     """Fill the PointCloud2 of joint states at one time: `STATE_FIELDS`, one point per joint."""
     clock.fill(msg.header.stamp, float(trajectory.times[index]))

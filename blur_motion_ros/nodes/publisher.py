@@ -23,7 +23,7 @@ from blur_motion_ros.light import to_codes
 from blur_motion_ros.messages import diagnostics, markers, stamps
 from blur_motion_ros.messages.cloud import fill_cloud
 from blur_motion_ros.messages.diagnostics import Window
-from blur_motion_ros.messages.trajectory import PatchedTrajectory, fill_poses, fill_states, fill_trajectory
+from blur_motion_ros.messages.trajectory import PatchedPoses, PatchedTrajectory, fill_states, fill_trajectory
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.nodes.base import quality
 from blur_motion_ros.nodes.engine import Engine
@@ -33,6 +33,7 @@ from blur_motion_ros.types import JointTrajectory, Status
 _MARKER_TYPES = SimpleNamespace(MarkerArray=MarkerArray, Marker=Marker, Point=Point, ColorRGBA=ColorRGBA, Header=Header)
 _TRAJECTORY_TYPES = SimpleNamespace(MultiDOFJointTrajectory=MultiDOFJointTrajectory, Header=Header, Twist=Twist,
                                     MultiDOFJointTrajectoryPoint=MultiDOFJointTrajectoryPoint, Transform=Transform)
+_POSE_TYPES = SimpleNamespace(PoseArray=PoseArray, Pose=Pose, Header=Header)
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _CLOCKS_AGREE_S = 2.0  # a camera clock farther off than this is not the node's clock
 
@@ -57,6 +58,8 @@ class EstimatePublisher:
         self._tf = self._transform_publisher() if self.settings.publish_tf else None
         self._mesh_marker: markers.MeshMarker | None = None
         self._patched: PatchedTrajectory | None = None
+        self._patched_poses: PatchedPoses | None = None
+        self._skeleton_markers: markers.SkeletonMarkers | None = None
         self.latency_arrival_ms, self.latency_stamp_ms = Window(), Window()
         self.clocks_agree = True
         self.last_status: Status | None = None
@@ -114,15 +117,19 @@ class EstimatePublisher:
             msg = PointCloud2(header=Header(frame_id=frame_id))
             self._states.publish(fill_states(msg, trajectory, closing, result.clock, PointField))
         if self._poses.get_subscription_count():
-            self._poses.publish(fill_poses(PoseArray(header=Header(frame_id=frame_id)), trajectory, -1, result.clock,
-                                           Pose))
+            if self._patched_poses is None or self._patched_poses.frame_id != frame_id:
+                self._patched_poses = PatchedPoses(_POSE_TYPES, serialize_message, frame_id, len(joints.SMPL24))
+            self._poses.publish(self._patched_poses.patch(trajectory, -1, result.clock))
         header = Header(frame_id=frame_id)
         result.clock.fill(header.stamp, float(trajectory.times[-1]))
         if s.publish_skeleton and self._skeleton.get_subscription_count():
             speeds = np.linalg.norm(trajectory.linear_velocity[-1], axis=-1)
-            self._skeleton.publish(markers.skeleton_markers(_MARKER_TYPES, header, f"body_{s.body_id}",
-                                                            trajectory.positions[-1], speeds, joints.SMPL24_PARENTS,
-                                                            s.max_colour_speed))
+            shown = self._skeleton_markers
+            if shown is None or (shown.frame_id, shown.top) != (frame_id, s.max_colour_speed):
+                shown = markers.SkeletonMarkers(_MARKER_TYPES, serialize_message, frame_id, f"body_{s.body_id}",
+                                                joints.SMPL24_PARENTS, s.max_colour_speed)
+                self._skeleton_markers = shown
+            self._skeleton.publish(shown.patch(trajectory.positions[-1], speeds, header.stamp))
         self._publish_surface(engine, result, header, trajectory)
         if self._tf is not None:
             self._tf.publish(self._transforms(trajectory, header))

@@ -101,9 +101,10 @@ def _project(jacobian: np.ndarray, basis: np.ndarray, blocks: np.ndarray) -> np.
     """Covariance of the coefficients, blocks [K * K, 63 * 63] -> covariance of each joint [T, 24, 3, 3]."""
     count, unknowns = len(basis), FREE_COUNT * 3
     pairs = (basis[:, :, None] * basis[:, None, :]).reshape(count, -1)
-    pose_cov = (pairs @ blocks).reshape(count, 1, unknowns, unknowns)
+    pose_cov = (pairs @ blocks).reshape(count, unknowns, unknowns)
     j = jacobian.reshape(count, 24, 3, unknowns)
-    return j @ pose_cov @ np.swapaxes(j, -1, -2)
+    half = jacobian.reshape(count, 72, unknowns) @ pose_cov
+    return half.reshape(j.shape) @ np.swapaxes(j, -1, -2)
 
 
 def _angular(posed: Posed, motion: np.ndarray, parents: np.ndarray) -> np.ndarray:
