@@ -55,11 +55,12 @@ class Graph:
     def __init__(self) -> None:
         prepare()
         import rclpy
-        from rclpy.executors import SingleThreadedExecutor
+
+        from blur_motion_ros.nodes.entry import executor
 
         rclpy.init()
         self.client = rclpy.create_node("test_client")
-        self._executor = SingleThreadedExecutor()
+        self._executor = executor()
         self._executor.add_node(self.client)
         self.nodes: list[Any] = []
         self.heard: dict[str, list[tuple[Any, float]]] = {}

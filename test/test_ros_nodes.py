@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
@@ -11,6 +12,7 @@ pytest.importorskip("rclpy", reason="needs rclpy and the message packages")
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import PoseArray  # noqa: E402
+from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from ros_harness import FakeCamera, Graph, stamp_ns  # noqa: E402
 from ros_standin import Standin, position, velocity  # noqa: E402
@@ -22,6 +24,7 @@ from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 from blur_motion_ros.messages.cloud import read_cloud  # noqa: E402
 from blur_motion_ros.messages.image import fill_image  # noqa: E402
 from blur_motion_ros.messages.trajectory import read_trajectory  # noqa: E402
+from blur_motion_ros.nodes import entry  # noqa: E402
 from blur_motion_ros.nodes.base import quality  # noqa: E402
 from blur_motion_ros.nodes.fitting import FitNode  # noqa: E402
 
@@ -383,3 +386,32 @@ def test_best_effort_publisher_and_reliable_subscriber_is_reported():
         assert bench.graph.spin(lambda: "cannot hear" in bench.problems(), 10)
     finally:
         bench.graph.close()
+
+
+def test_an_exception_in_a_callback_is_told_and_the_node_spins_on():
+    class Faulty(Node):
+        finished, exit_code = False, 7
+
+        def __init__(self) -> None:
+            super().__init__("faulty")
+            self.told: list[str] = []
+            self.create_timer(0.02, self._tick)
+            seen.append(self)
+
+        def _tick(self) -> None:
+            self.finished = len(self.told) == 2
+            raise ValueError(f"tick {len(self.told)}")
+
+        def problem(self, kind: str, message: str) -> None:
+            self.told.append(f"{kind}: {message}")
+
+        def close(self, timeout: float) -> None:
+            self.told.append("closed")
+
+    seen: list[Faulty] = []
+    graph = Graph()  # for its context
+    try:
+        assert entry._spin(Faulty, threading.Event(), entry.executor()) == 7
+        assert seen[0].told == [*(f"callback: ValueError: tick {i}" for i in range(3)), "closed"]
+    finally:
+        graph.close()

@@ -43,16 +43,27 @@ def run_node(module: str, name: str, args: list[str] | None = None) -> int:
     except ImportError as error:
         print(f"rclpy cannot be imported ({error}); source a ROS 2 installation or run './run setup'", file=sys.stderr)
         return 1
-    from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        return _spin(getattr(importlib.import_module(module), name), stop, SingleThreadedExecutor())
+        return _spin(getattr(importlib.import_module(module), name), stop, executor())
     finally:
         if rclpy.ok():
             rclpy.shutdown()
         ignore_signals()
+
+
+def executor():
+    """One thread for all callbacks; driven by events where rclpy can (from Kilted on): the other one goes through all
+    subscriptions anew for every message, which takes a millisecond per image of the interpreter's time."""
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError:
+        from rclpy.executors import SingleThreadedExecutor
+
+        return SingleThreadedExecutor()
+    return EventsExecutor()
 
 
 def ignore_signals() -> None:
