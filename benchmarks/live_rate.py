@@ -132,23 +132,26 @@ def counted(run: Run) -> tuple[int, int, list[int]]:
     return start, end, [s for s in played if start <= s < end]  # as many as periods between start and end
 
 
-RATE_COLUMNS = ("rate, Hz", "played, Hz", "estimates, Hz", "dropped", "share", "latency ms p50 / p95 / p99",
-                "see ms p50 / p99", "fit ms p50 / p99", "load before")
+RATE_COLUMNS = ("rate, Hz", "played, Hz", "estimates, Hz", "dropped", "share",
+                "dropped / told by the node, whole run", "latency ms p50 / p95 / p99", "see ms p50 / p99",
+                "fit ms p50 / p99", "load before")
 
 
 def rate_row(rate: float, run: Run, load: float) -> str:
-    """Latency is from shutter closing to the client's callback; see and fit are wall ms of the two threads."""
+    """Latency is from shutter closing to the client's callback; see and fit are wall ms of the two threads, and like
+    what the node tells (`images_superseded`) of its last diagnostics message."""
     start, end, played = counted(run)
     seconds = (end - start) / NANO
     got = [s for s in played if s in run.trajectories]
     late = np.array([(run.received[s] - run.closing[s]) / 1e6 for s in got if s in run.closing])
     p50, p95, p99 = np.percentile(late, (50, 95, 99)) if len(late) else [np.nan] * 3
-    fit = run.last_diagnostics.get("fit", {})
+    fit, camera = (run.last_diagnostics.get(k, {}) for k in ("fit", "camera"))
+    told = f"{len(run.played) - len(run.trajectories)} / {camera.get('images_superseded', '?')}"
     see_text, fit_text = (" / ".join(f"{float(fit.get(f'{k}_ms_{p}', 'nan')):.0f}" for p in ("p50", "p99"))
                           for k in ("see", "fit"))
     lost = len(played) - len(got)
     return (f"| {rate:g} | {len(played) / seconds:.1f} | {len(got) / seconds:.1f} | {lost} | "
-            f"{len(got) / len(played):.1%} | {p50:.0f} / {p95:.0f} / {p99:.0f} | {see_text} | {fit_text} | "
+            f"{len(got) / len(played):.1%} | {told} | {p50:.0f} / {p95:.0f} / {p99:.0f} | {see_text} | {fit_text} | "
             f"{load:.1f} |")
 
 

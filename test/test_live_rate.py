@@ -43,9 +43,10 @@ def test_row_counts_what_was_played_after_the_start_and_what_came_back_of_it():
     played = [i * second // 10 for i in range(41)]  # 10 Hz, 4 s
     run = Run(played=played, closing={s: s + 60_000_000 for s in played})
     run.trajectories = {s: None for s in played[::2]}
+    run.last_diagnostics = {"camera": {"images_superseded": "20"}}
     run.received = {s: s + 100_000_000 for s in run.trajectories}
     cells = [c.strip() for c in live_rate.rate_row(10.0, run, 0.0).strip("| ").split("|")]
-    assert cells[:6] == ["10", "10.0", "5.0", "15", "50.0%", "40 / 40 / 40"]  # 30 images from 1 s on
+    assert cells[:7] == ["10", "10.0", "5.0", "15", "50.0%", "20 / 20", "40 / 40 / 40"]  # 30 images from 1 s on
     times = [live_rate.Times(t / 10, {"player": 0.002 * t, "pipeline": 0.05 * t, "client": 0.0}, {"fit": 0.03 * t})
              for t in range(50)]
     cells = [c.strip() for c in live_rate.cost_row(10.0, run, times).strip("| ").split("|")]
