@@ -44,9 +44,9 @@ def fit_recording(recording: Sequence, settings: Settings, hindsight: int = HIND
         pipeline = pipeline_for(recording, settings, adapt, Replay(measurements))
     else:
         pipeline = pipeline_for(recording, settings, adapt)
-        again = Hindsight.of(pipeline.initialiser) if hindsight > 0 else None
+        again = _hindsight(pipeline) if hindsight > 0 else None
         if again is not None:
-            looks = [_look(pipeline, frame) for frame in progress(recording, "looking")]
+            looks = [_look(pipeline, again, frame) for frame in progress(recording, "looking")]
             pipeline = pipeline_for(recording, settings, adapt, Replay(again(looks)))
     record = pipeline.record_directions() if directions and settings.fit.frames == 1 else []
     estimates = [pipeline.process(frame) for frame in progress(recording, "fitting")]
@@ -58,10 +58,12 @@ def measure_recording(recording: Sequence, settings: Settings
     """The initialiser's measurement of every frame, as found live and as made anew with all of them known (the same
     where an initialiser has no hindsight). For fits that are to be compared: `fit_recording(measurements=...)`."""
     pipeline = pipeline_for(recording, settings)
-    again = Hindsight.of(pipeline.initialiser)
-    looks = [_look(pipeline, frame) for frame in recording]
-    live = [look.measurement for look in looks]
-    return live, live if again is None else again(looks)
+    again = _hindsight(pipeline)
+    if again is None:
+        live = [pipeline.see(frame).measurement for frame in recording]
+        return live, live
+    looks = [_look(pipeline, again, frame) for frame in recording]
+    return [look.measurement for look in looks], again(looks)
 
 
 def with_hindsight(estimates: list[MotionEstimate], hindsight: int) -> list[MotionEstimate]:
@@ -116,12 +118,19 @@ def _with_exposures(recording: Sequence, settings: Settings, progress: Progress,
     return replace(recording, exposures=exposures), given
 
 
-def _look(pipeline: Pipeline, frame: Frame) -> Look:
+def _hindsight(pipeline: Pipeline) -> Hindsight | None:
+    return Hindsight.of(pipeline.initialiser, pipeline.settings.initialiser.hindsight_views)
+
+
+def _look(pipeline: Pipeline, again: Hindsight, frame: Frame) -> Look:
     """The first stages; the person mask is packed, because a long recording has many."""
-    measurement = pipeline.see(frame).measurement
-    if measurement is not None:
-        measurement = _with_mask(measurement, _packed)
-    return Look(frame.exposure, frame.camera, measurement)
+    seen = pipeline.see(frame)
+    look = again.look(seen.frame, seen.plate, seen.measurement)
+    if look.measurement is None:
+        return look
+    measurement = _with_mask(look.measurement, _packed)
+    again = look.again and replace(look.again, mask=measurement.landmarks.mask)
+    return replace(look, measurement=measurement, again=again)
 
 
 def _with_mask(measurement: PoseMeasurement, change: Callable[[np.ndarray], np.ndarray]) -> PoseMeasurement:

@@ -10,7 +10,7 @@ import pytest
 from blur_motion_ros.body import load_body
 from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.initialiser.evidence import line_of_sight
-from blur_motion_ros.initialiser.hindsight import Explanation, Hindsight, Look, PathCosts, cheapest_path
+from blur_motion_ros.initialiser.hindsight import Explanation, Hindsight, Look, PathCosts, Reading, cheapest_path
 from blur_motion_ros.initialiser.landmark import Registrar
 from blur_motion_ros.initialiser.registration import Pose
 from blur_motion_ros.initialiser.sides import swapped
@@ -23,7 +23,10 @@ FPS = 30
 CAMERA = Camera(640, 480, np.array([[600.0, 0, 319.5], [0, 600.0, 239.5], [0, 0, 1]]), np.zeros(0))
 
 
-def explanation(joints: np.ndarray, cost: float, reading=(False, False)) -> Explanation:
+AS_SEEN = Reading(False, False)
+
+
+def explanation(joints: np.ndarray, cost: float, reading: Reading = AS_SEEN) -> Explanation:
     return Explanation(None, reading, None, cost, joints)
 
 
@@ -33,7 +36,7 @@ def price(times, path: list[Explanation], costs: PathCosts) -> float:
         squared = (distance / sigma) ** 2
         return squared / (1 + squared / costs.cap)
 
-    total = sum(costs.evidence * e.cost + costs.swap * sum(e.reading) for e in path)
+    total = sum(costs.evidence * e.cost + costs.swap * sum(e.reading[:2]) + costs.alone * e.reading[2] for e in path)
     for k in range(1, len(path)):
         dt = 30 * (times[k] - times[k - 1])
         for j in range(1, 24):
@@ -50,7 +53,8 @@ def price(times, path: list[Explanation], costs: PathCosts) -> float:
 def test_the_path_is_the_cheapest_of_all_paths(seed):
     rng = np.random.default_rng(seed)
     times = np.cumsum(rng.uniform(0.02, 0.07, 5))
-    frames = [[explanation(0.15 * rng.normal(size=(24, 3)), rng.uniform(50, 90), (bool(rng.integers(2)), False))
+    frames = [[explanation(0.15 * rng.normal(size=(24, 3)), rng.uniform(50, 90),
+                           Reading(bool(rng.integers(2)), False, bool(rng.integers(2))))
                for _ in range(rng.integers(1, 5))] for _ in times]
     costs = PathCosts()
     found = cheapest_path(times, frames, costs)

@@ -55,6 +55,13 @@ class Region:
         d = np.asarray(scale, float) - hip
         return Region(np.asarray(hip, float), 2 * REGION_SCALE * float(np.hypot(*d)), float(np.arctan2(d[0], -d[1])))
 
+    @staticmethod
+    def of_cut(to_image: np.ndarray, size: int) -> Region:
+        """The inverse of `to_image`."""
+        linear, middle = to_image[:, :2], (size - 1) / 2
+        return Region(to_image[:, 2] + linear @ [middle, middle], size * float(np.hypot(*linear[:, 0])),
+                      float(np.arctan2(linear[1, 0], linear[0, 0])))
+
     def to_image(self, size: int) -> np.ndarray:
         """Affine [2, 3] from pixels of the region resampled to `size` x `size` to image pixels."""
         s = self.side / size

@@ -1,59 +1,68 @@
 """A recording's landmarks registered all together: what a frame leaves open, the frames before and after decide.
 
-One frame's landmarks have several explanations: legs or arms may be the other ones, a limb may point towards the camera
-or away from it. The live initialiser follows one of them from frame to frame and sometimes the wrong one. Here every
-frame keeps all the explanations found, from its own directions and from those of its neighbours; the cheapest path
-through them is a Viterbi search in which bodies keep their velocity. A bidirectional temporal network then reads that
-path, every frame with those before and after it.
+One frame's landmarks have several explanations: legs or arms may be the other ones, a limb may point towards the
+camera or away from it. The live initialiser follows one of them from frame to frame and sometimes the wrong one. Here
+the person is looked at again in several views (`views`), and every frame keeps all the explanations found, from its own
+directions and from those of its neighbours; the cheapest path through them is a Viterbi search in which bodies keep
+their velocity. A bidirectional temporal network then reads that path, every frame with those before and after it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from blur_motion_ros.camera.camera import Camera
+from blur_motion_ros.initialiser.blazepose import BlazePose
 from blur_motion_ros.initialiser.evidence import Evidence, evidence
 from blur_motion_ros.initialiser.landmark import LandmarkInitialiser, Registrar
 from blur_motion_ros.initialiser.registration import Pose, Registration, cold_start, covariance, register, with_shape
 from blur_motion_ros.initialiser.sides import READINGS, swapped
 from blur_motion_ros.initialiser.vibe import LandmarkReader, LandmarkStream, Sight, VibeInitialiser, fuse, start_of
 from blur_motion_ros.initialiser.vibe_filter import FilterNoise, PoseFilter
+from blur_motion_ros.initialiser.views import looked_again
 from blur_motion_ros.motion import rotations
-from blur_motion_ros.types import BodyState, Exposure, Landmarks, PoseMeasurement
+from blur_motion_ros.types import BodyState, Exposure, Frame, Landmarks, Plate, PoseMeasurement
 
 _GAP = 0.25  # s without a person: what comes after is another track
 _SAME = 0.05  # m: explanations whose joints all lie this close are one
 _WORSE = 40.0  # cost by which an explanation may exceed its frame's best (some 60 is usual)
-_HEIRS = 3  # explanations of a frame that its neighbours try too
+_HEIRS = 5  # explanations of a frame that its neighbours try too
 _CALM = FilterNoise(jitter=0.2)  # twice the live one, both directions make up for it; more costs the fit (docs/vibe.md)
 
 
 @dataclass(frozen=True)
 class Look:
-    """One frame of a recording: when, through which camera, and what the live initialiser made of it (None: nobody)."""
+    """One frame of a recording: when, through which camera, what the live initialiser made of it (None: nobody), and
+    the landmarks that several views agree on (None: not looked at again)."""
 
     exposure: Exposure
     camera: Camera
     measurement: PoseMeasurement | None
+    again: Landmarks | None = None
+
+
+class Reading(NamedTuple):
+    """How a frame's landmarks are read. legs, arms: taken for the other side's; alone: those of the one view in which
+    the person was followed, though there is a consensus of several."""
+
+    legs: bool
+    arms: bool
+    alone: bool = False
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A frame explained: landmarks as read; pose; cost of the registration; joints [24, 3] m from the pelvis;
-    swaps: how many pairs of limbs are read the other way round."""
+    """A frame explained: landmarks as read; pose; cost of the registration; joints [24, 3] m from the pelvis."""
 
     landmarks: Landmarks
-    reading: tuple[bool, bool]
+    reading: Reading
     pose: Pose
     cost: float
     joints: np.ndarray
-
-    @property
-    def swaps(self) -> int:
-        return sum(self.reading)
 
 
 @dataclass(frozen=True)
@@ -61,12 +70,13 @@ class PathCosts:
     """What a path pays. Chosen on synthesised recordings; flat within a factor of 1.5.
 
     evidence: per unit of the registration's cost (landmark errors last, so less than 1); swap: per pair read the other
-    way round; step: m per 1/30 s of every joint, and its weight; bend: the same of the departure from `damping` times
-    the velocity before; cap: largest squared sigmas of one joint.
+    way round; alone: of a frame read as one view has it; step: m per 1/30 s of every joint, and its weight; bend: the
+    same of the departure from `damping` times the velocity before; cap: largest squared sigmas of one joint.
     """
 
     evidence: float = 0.5
     swap: float = 1.0
+    alone: float = 10.0
     step: float = 0.3
     step_weight: float = 0.3
     bend: float = 0.1
@@ -77,18 +87,30 @@ class PathCosts:
 class Hindsight:
     """Measures again, with all of a recording known, what an initialiser measured live."""
 
-    def __init__(self, register: Registrar, reader: LandmarkReader | None = None, costs: PathCosts | None = None):
+    def __init__(self, register: Registrar, reader: LandmarkReader | None = None, costs: PathCosts | None = None,
+                 networks: BlazePose | None = None):
         self._register, self._reader, self._costs = register, reader, costs or PathCosts()
+        self._networks = networks
 
     @staticmethod
-    def of(initialiser: object) -> Hindsight | None:
-        """Of the parts of a live initialiser; None for one that does not work on landmarks alone. Raises ValueError
-        where its `hindsight_network` is not a bidirectional landmark network."""
+    def of(initialiser: object, views: bool = True) -> Hindsight | None:
+        """Of the parts of a live initialiser; None for one that does not work on landmarks alone. views: look at every
+        frame again. Raises ValueError where its `hindsight_network` is not a bidirectional landmark network."""
         if isinstance(initialiser, LandmarkInitialiser):
-            return Hindsight(initialiser.register)
-        if isinstance(initialiser, VibeInitialiser) and isinstance(initialiser.stream, LandmarkStream):
-            return Hindsight(initialiser.register, LandmarkReader.load(initialiser.hindsight_network))
-        return None
+            reader = None
+        elif isinstance(initialiser, VibeInitialiser) and isinstance(initialiser.stream, LandmarkStream):
+            reader = LandmarkReader.load(initialiser.hindsight_network)
+        else:
+            return None
+        networks = initialiser.tracker.networks if views and initialiser.tracker is not None else None
+        return Hindsight(initialiser.register, reader, networks=networks)
+
+    def look(self, frame: Frame, plate: Plate | None, measurement: PoseMeasurement | None) -> Look:
+        """What is kept of a frame once the live initialiser has measured it. plate: the one that it was given."""
+        again = None
+        if measurement is not None and self._networks is not None:
+            again = looked_again(self._networks, frame.image, plate, measurement.landmarks)
+        return Look(frame.exposure, frame.camera, measurement, again)
 
     def __call__(self, looks: Sequence[Look]) -> list[PoseMeasurement | None]:
         """One measurement per look, None where there was none. The shape is the last one learned, for all."""
@@ -120,7 +142,7 @@ class Hindsight:
 class _Frame:
     """The explanations of one frame, as they are found."""
 
-    def __init__(self, register: Registrar, look: Look, betas: np.ndarray, readings: dict[tuple[bool, bool], tuple]):
+    def __init__(self, register: Registrar, look: Look, betas: np.ndarray, readings: dict[Reading, tuple]):
         self._register, self._look, self._betas, self._readings = register, look, betas, readings
         self._found: list[Explanation] = []
 
@@ -128,13 +150,15 @@ class _Frame:
     def of(register: Registrar, look: Look, betas: np.ndarray) -> _Frame:
         """From the frame's own directions, in every reading, and from what was found live."""
         readings = {}
-        for reading in READINGS:
-            seen = swapped(look.measurement.landmarks, *reading)
-            readings[reading] = seen, evidence(seen, look.camera, register.settings)
+        for seen, alone in _seen(look):
+            for legs, arms in READINGS:
+                read = swapped(seen, legs, arms)
+                readings[Reading(legs, arms, alone)] = read, evidence(read, look.camera, register.settings)
         frame = _Frame(register, look, betas, readings)
-        frame._try(READINGS[0], Pose.of(look.measurement.state))
-        for reading in READINGS:
-            frame._try(reading, cold_start(register.body, readings[reading][1], register.mean_pose, betas),
+        for reading, (_, facts) in readings.items():
+            if not (reading.legs or reading.arms):
+                frame._try(reading, Pose.of(look.measurement.state))
+            frame._try(reading, cold_start(register.body, facts, register.mean_pose, betas),
                        register.settings.cold_iterations)
         return frame
 
@@ -150,7 +174,7 @@ class _Frame:
         """Try what explains a neighbour best, in every reading that is not out of the question."""
         limit = self._limit()
         heirs = sorted(other._found, key=lambda e: e.cost)[:_HEIRS]
-        for reading in READINGS:
+        for reading in self._readings:
             if min(e.cost for e in self._found if e.reading == reading) < limit:
                 for e in heirs:
                     self._try(reading, e.pose)
@@ -161,7 +185,7 @@ class _Frame:
         return replace(self._look.measurement, state=at.pose.state, landmarks=e.landmarks,
                        covariance=self._register.settings.inflation**2 * covariance(at.normal))
 
-    def _try(self, reading: tuple[bool, bool], start: Pose, iterations: int | None = None) -> None:
+    def _try(self, reading: Reading, start: Pose, iterations: int | None = None) -> None:
         found = self._solve(reading, with_shape(start, self._betas), iterations or self._register.settings.iterations)
         joints = self._register.joints(found.pose)
         new = Explanation(self._readings[reading][0], reading, found.pose, found.cost, joints - joints[:1])
@@ -171,10 +195,16 @@ class _Frame:
                 return
         self._found.append(new)
 
-    def _solve(self, reading: tuple[bool, bool], start: Pose, iterations: int) -> Registration:
+    def _solve(self, reading: Reading, start: Pose, iterations: int) -> Registration:
         seen: Evidence = self._readings[reading][1]
         problem = self._register.problem(seen, self._look.measurement.state.transl[2])
         return register(problem, start, iterations)
+
+
+def _seen(look: Look) -> list[tuple[Landmarks, bool]]:
+    """Landmarks to read a frame by, and whether they are one view's against a consensus."""
+    followed = look.measurement.landmarks
+    return [(followed, False)] if look.again is None else [(look.again, False), (followed, True)]
 
 
 def cheapest_path(times: np.ndarray, explained: Sequence[Sequence[Explanation]], costs: PathCosts
@@ -183,7 +213,7 @@ def cheapest_path(times: np.ndarray, explained: Sequence[Sequence[Explanation]],
     if len(explained) == 1:
         return [min(explained[0], key=lambda e: e.cost)]
     joints = [np.stack([e.joints[1:] for e in frame]) for frame in explained]
-    own = [np.array([costs.evidence * e.cost + costs.swap * e.swaps for e in frame]) for frame in explained]
+    own = [np.array([_price(e, costs) for e in frame]) for frame in explained]
     periods = np.diff(times) * 30
     total = own[0][:, None] + own[1] + _step(joints[0], joints[1], periods[0], costs)
     back = []
@@ -199,6 +229,10 @@ def cheapest_path(times: np.ndarray, explained: Sequence[Sequence[Explanation]],
     for table in reversed(back):
         path.append(int(table[path[-1], path[-2]]))
     return [frame[i] for frame, i in zip(explained, reversed(path), strict=True)]
+
+
+def _price(e: Explanation, costs: PathCosts) -> float:
+    return costs.evidence * e.cost + costs.swap * (e.reading.legs + e.reading.arms) + costs.alone * e.reading.alone
 
 
 def _step(a: np.ndarray, b: np.ndarray, periods: float, costs: PathCosts) -> np.ndarray:

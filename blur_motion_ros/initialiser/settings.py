@@ -68,5 +68,7 @@ class InitialiserSettings:
     network: str = setting("", "TorchScript file of the temporal network; empty: the one that comes with the package")
     hindsight_network: str = setting("", "TorchScript file of the bidirectional network that reads a whole recording "
                                      "(blur-motion fit, kind = vibe); empty: the one that comes with the package")
+    hindsight_views: bool = setting(True, "look at every frame of a recording eight more times, cut differently and "
+                                    "mirrored (blur-motion fit; 80 ms per frame)")
     person: PersonSettings = field(default_factory=PersonSettings)
     registration: RegistrationSettings = field(default_factory=RegistrationSettings)
