@@ -133,8 +133,8 @@ def counted(run: Run) -> tuple[int, int, list[int]]:
 
 
 RATE_COLUMNS = ("rate, Hz", "played, Hz", "estimates, Hz", "dropped", "share",
-                "dropped / told by the node, whole run", "latency ms p50 / p95 / p99", "see ms p50 / p99",
-                "fit ms p50 / p99", "load before")
+                "dropped / told by the node, whole run", "latency ms p50 / p95 / p99", "see ms p50 / p95 / p99",
+                "fit ms p50 / p95 / p99", "load before")
 
 
 def rate_row(rate: float, run: Run, load: float) -> str:
@@ -147,7 +147,7 @@ def rate_row(rate: float, run: Run, load: float) -> str:
     p50, p95, p99 = np.percentile(late, (50, 95, 99)) if len(late) else [np.nan] * 3
     fit, camera = (run.last_diagnostics.get(k, {}) for k in ("fit", "camera"))
     told = f"{len(run.played) - len(run.trajectories)} / {camera.get('images_superseded', '?')}"
-    see_text, fit_text = (" / ".join(f"{float(fit.get(f'{k}_ms_{p}', 'nan')):.0f}" for p in ("p50", "p99"))
+    see_text, fit_text = (" / ".join(f"{float(fit.get(f'{k}_ms_{p}', 'nan')):.0f}" for p in ("p50", "p95", "p99"))
                           for k in ("see", "fit"))
     lost = len(played) - len(got)
     return (f"| {rate:g} | {len(played) / seconds:.1f} | {len(got) / seconds:.1f} | {lost} | "

@@ -124,12 +124,13 @@ class FitNode(BaseNode):
         return "camera", diagnostics.OK, "images arrive", values
 
     def _fit_status(self) -> tuple[str, bytes, str, dict[str, Any]]:
-        see50, see99 = self.worker.see_ms.percentiles(50, 99)
-        fit50, fit99 = self.worker.fit_ms.percentiles(50, 99)
+        see50, see95, see99 = self.worker.see_ms.percentiles(50, 95, 99)
+        fit50, fit95, fit99 = self.worker.fit_ms.percentiles(50, 95, 99)
         arrival50, arrival99 = self.output.latency_arrival_ms.percentiles(50, 99)
         stamp50, stamp99 = self.output.latency_stamp_ms.percentiles(50, 99)
         values = {"output_rate_hz": self.worker.output_rate.value(), "estimates": self.worker.output_rate.total,
-                  "see_ms_p50": see50, "see_ms_p99": see99, "fit_ms_p50": fit50, "fit_ms_p99": fit99,
+                  "see_ms_p50": see50, "see_ms_p95": see95, "see_ms_p99": see99,
+                  "fit_ms_p50": fit50, "fit_ms_p95": fit95, "fit_ms_p99": fit99,
                   "latency_since_arrival_ms_p50": arrival50, "latency_since_arrival_ms_p99": arrival99,
                   "latency_since_shutter_closed_ms_p50": stamp50, "latency_since_shutter_closed_ms_p99": stamp99}
         values |= {f"stage_{name}_ms": float(ms) for name, ms in self.worker.timings.items()}
