@@ -43,7 +43,8 @@ class Drift:
     def applied(self, plate: np.ndarray) -> np.ndarray:
         """gain * plate + offset, clipped to [0, 1]; [H, W, 3] float32."""
         out = np.empty_like(plate)
-        _apply(plate, self.gain, self.offset, *columns_of(plate.shape[1]), out)
+        height, width = plate.shape[:2]
+        _apply(plate.reshape(height, -1), self.gain, self.offset, *columns_of(width), out.reshape(height, -1))
         return out
 
 
@@ -71,18 +72,31 @@ def cell_row(cells, y, height, out):
             out[k, c] = cells[top, k, c] + t * (cells[top + 1, k, c] - cells[top, k, c])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def _apply(plate, gain, offset, left, share, out):
-    h, w = plate.shape[:2]
-    g, o = np.empty((gain.shape[1], 3), np.float32), np.empty((gain.shape[1], 3), np.float32)
+    """out [H, 3 W] = gain * plate [H, 3 W] + offset, clipped; cells [6, 8, 3], left, share [W]: of `columns_of`."""
+    h, w = plate.shape
+    g, o = _over_columns(gain, left, share), _over_columns(offset, left, share)
     for y in range(h):
-        cell_row(gain, y, h, g)
-        cell_row(offset, y, h, o)
-        for x in range(w):
-            k, t = left[x], share[x]
+        v = min(max((y + 0.5) * gain.shape[0] / h - 0.5, 0.0), gain.shape[0] - 1.0)
+        top = min(int(v), gain.shape[0] - 2)
+        t = np.float32(v - top)
+        g0, g1, o0, o1, row, to = g[top], g[top + 1], o[top], o[top + 1], plate[y], out[y]
+        for i in range(w):
+            value = row[i] * (g0[i] + t * (g1[i] - g0[i])) + o0[i] + t * (o1[i] - o0[i])
+            to[i] = min(max(value, np.float32(0.0)), np.float32(1.0))
+
+
+@njit(cache=True, nogil=True)
+def _over_columns(cells, left, share):
+    """Cells [6, 8, 3] interpolated to the image's columns: [6, 3 W]."""
+    out = np.empty((cells.shape[0], 3 * left.size), np.float32)
+    for k in range(cells.shape[0]):
+        for x in range(left.size):
             for c in range(3):
-                value = plate[y, x, c] * (g[k, c] + t * (g[k + 1, c] - g[k, c])) + o[k, c] + t * (o[k + 1, c] - o[k, c])
-                out[y, x, c] = min(max(value, np.float32(0.0)), np.float32(1.0))
+                a, b = cells[k, left[x], c], cells[k, left[x] + 1, c]
+                out[k, 3 * x + c] = a + share[x] * (b - a)
+    return out
 
 
 def fit_drift(frame: np.ndarray, plate: np.ndarray, sigma: np.ndarray, cell: np.ndarray, local: bool) -> Drift:
