@@ -15,7 +15,7 @@ from blur_motion_ros import light
 from blur_motion_ros.camera.camera import Crop
 from blur_motion_ros.camera.load import load_camera
 from blur_motion_ros.camera.sampling import crop_map
-from blur_motion_ros.matting import MattingSettings, make_matter
+from blur_motion_ros.matting import MattingSettings, difference, make_matter
 from blur_motion_ros.matting.difference import DifferenceMatter, mask_from_difference
 from blur_motion_ros.matting.see_through import see_through
 
@@ -237,3 +237,18 @@ def test_alpha_of_the_development_sequences():
     assert np.mean(errors) < 0.016, f"mean absolute error {np.mean(errors):.4f}"
     assert np.mean(bands) < 0.16, f"in the blur band {np.mean(bands):.3f}"
     assert np.mean(inside) > 0.9, f"within two sigma {np.mean(inside):.2f}"
+
+
+def test_changed_pixels_are_far_from_the_plate_and_no_shadow():
+    """Compiled code against NumPy that says the same."""
+    rng = np.random.default_rng(8)
+    plate = rng.uniform(0.02, 0.8, (40, 60, 3)).astype(np.float32)
+    image = plate * rng.uniform(0.1, 1.2, (40, 60, 1)) + rng.normal(0, 0.03, plate.shape)
+    image, sigma = image.astype(np.float32), rng.uniform(0.004, 0.03, (40, 60)).astype(np.float32)
+    distance = np.linalg.norm(image - plate, axis=2) / sigma
+    dot, power = (image * plate).sum(2), (plate**2).sum(2)
+    cosine = dot / np.linalg.norm(image, axis=2) / np.linalg.norm(plate, axis=2)
+    shadow = (cosine > 0.985) & (dot < power) & (dot > 0.25 * power)
+    wanted = np.where(shadow, 0.0, np.clip(distance / 4 - 1, 0, 1))
+    assert 0.1 < shadow.mean() < 0.9 and 0.1 < (wanted > 0).mean() < 0.9
+    assert (np.abs(difference._changed(image, plate, sigma) - wanted) > 1e-4).mean() < 2e-3  # the thresholds' rounding

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numba import njit
 
 from blur_motion_ros.matting.palette import palette_of
 from blur_motion_ros.matting.posterior import posterior
@@ -73,14 +74,24 @@ def mask_from_difference(image: np.ndarray, plate: np.ndarray, sigma: np.ndarray
     return cv2.morphologyEx(seen, cv2.MORPH_CLOSE, _disc(0.03 * max(sigma.shape)))
 
 
-def _changed(image: np.ndarray, plate: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+@njit(cache=True, nogil=True, error_model="numpy")
+def _changed(image, plate, sigma):
     """[H, W] float32 in [0, 1]: the pixel differs from the plate by more than noise and more than a shadow would."""
-    difference = image - plate
-    distance = np.sqrt(channel_dot(difference, difference)) / sigma
-    dot, power = channel_dot(image, plate), channel_dot(plate, plate)
-    cosine = dot / np.sqrt(channel_dot(image, image) * power + 1e-9)
-    shadow = (cosine > 0.985) & (dot < power) & (dot > 0.25 * power)
-    return np.where(shadow, 0.0, np.clip((distance - 4.0) / 4.0, 0.0, 1.0)).astype(np.float32)
+    h, w = sigma.shape
+    out = np.zeros((h, w), np.float32)
+    for y in range(h):
+        for x in range(w):
+            squared, dot, power, own = 0.0, 0.0, 0.0, 0.0
+            for c in range(3):
+                i, p = image[y, x, c], plate[y, x, c]
+                squared += (i - p) ** 2
+                dot += i * p
+                power += p * p
+                own += i * i
+            shadow = dot < power and dot > 0.25 * power and dot > 0.985 * np.sqrt(own * power + 1e-9)
+            if not shadow:
+                out[y, x] = min(max((np.sqrt(squared) / sigma[y, x] - 4.0) / 4.0, 0.0), 1.0)
+    return out
 
 
 def _blurriness(changed: np.ndarray, away: np.ndarray, scale: float) -> np.ndarray:
