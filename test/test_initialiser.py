@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from people import demo_frames, fetched
 
 from blur_motion_ros import assets, light
 from blur_motion_ros.body import load_body
@@ -43,13 +44,6 @@ LENS = np.array([0.12, -0.2, 0.002, -0.001, 0.05])
 # ---------------------------------------------------------------- fixtures
 
 
-def fetched(name: str) -> Path:
-    try:
-        return assets.asset(name)
-    except assets.AssetError as e:
-        pytest.skip(str(e))
-
-
 @pytest.fixture(scope="module")
 def networks() -> BlazePose:
     pytest.importorskip("ai_edge_litert")
@@ -78,19 +72,6 @@ def devset_frame(name: str, index: int) -> tuple[Frame, Plate, np.ndarray]:
     cam = Camera(meta["width"], meta["height"], np.array(meta["K"]), np.zeros(0))
     plate = Plate(light.to_linear(read[1]), np.full(read[1].shape[:2], 0.006, np.float32))
     return Frame(read[0], Exposure(*truth["exposure"][index]), cam, index), plate, truth["joints"][index]
-
-
-def demo_frames(indices: list[int]) -> list[np.ndarray]:
-    """Frames of the demo video, RGB, 884 x 497."""
-    av, cv2 = pytest.importorskip("av"), pytest.importorskip("cv2")
-    out = []
-    with av.open(str(fetched("demo.mp4"))) as video:
-        for i, frame in enumerate(video.decode(video=0)):
-            if i in indices:
-                out.append(cv2.resize(frame.to_ndarray(format="rgb24"), (884, 497), interpolation=cv2.INTER_AREA))
-            if i >= max(indices):
-                break
-    return out
 
 
 # ---------------------------------------------------------------- assets

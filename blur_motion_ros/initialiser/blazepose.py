@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numba import njit
 
+from blur_motion_ros.body.joints import BLAZEPOSE33_MIRROR
 from blur_motion_ros.initialiser.unmix import unmix
 from blur_motion_ros.types import Landmarks, Plate
 
@@ -22,6 +23,7 @@ DETECTOR_SIZE = 224
 LANDMARK_SIZE = 256
 REGION_SCALE = 1.25  # side of the region of interest in body diameters (the graph's RectTransformation)
 _COUNT, _ALL = 33, 39  # public landmarks; with auxiliary ones (33: hip centre, 34: on the body's circle)
+_MIRROR = np.array(BLAZEPOSE33_MIRROR)
 _REFINE_RADIUS, _REFINE_SCORE = 3, 0.5  # heatmap refinement: 7x7 window, least peak
 
 
@@ -43,11 +45,12 @@ class Detection:
 @dataclass(frozen=True)
 class Region:
     """Rotated square of an image. centre: [2] px; side: px; angle: rad, clockwise rotation of the body's up axis from
-    the image's up axis."""
+    the image's up axis; mirrored: seen left for right."""
 
     centre: np.ndarray
     side: float
     angle: float
+    mirrored: bool = False
 
     @staticmethod
     def around(hip: np.ndarray, scale: np.ndarray) -> Region:
@@ -59,14 +62,15 @@ class Region:
     def of_cut(to_image: np.ndarray, size: int) -> Region:
         """The inverse of `to_image`."""
         linear, middle = to_image[:, :2], (size - 1) / 2
-        return Region(to_image[:, 2] + linear @ [middle, middle], size * float(np.hypot(*linear[:, 0])),
-                      float(np.arctan2(linear[1, 0], linear[0, 0])))
+        down = linear[:, 1]
+        return Region(to_image[:, 2] + linear @ [middle, middle], size * float(np.hypot(*down)),
+                      float(np.arctan2(-down[0], down[1])), bool(np.linalg.det(linear) < 0))
 
     def to_image(self, size: int) -> np.ndarray:
         """Affine [2, 3] from pixels of the region resampled to `size` x `size` to image pixels."""
         s = self.side / size
         c, n = s * np.cos(self.angle), s * np.sin(self.angle)
-        linear = np.array([[c, -n], [n, c]])
+        linear = np.array([[c, -n], [n, c]]) * ((-1 if self.mirrored else 1), 1)
         middle = (size - 1) / 2
         return np.column_stack([linear, self.centre - linear @ [middle, middle]])
 
@@ -105,7 +109,8 @@ class BlazePose:
                   mask: bool = True) -> tuple[Landmarks, Detection]:
         """Landmarks of the person in a region of an image [H, W, 3] uint8 RGB; and where the network sees the body
         (for the next frame's region; its score is the landmarks' score). With a clean plate the network sees the
-        person with the background and the transparency of blur removed (`unmix`)."""
+        person with the background and the transparency of blur removed (`unmix`). In a mirrored region it sees them in
+        a mirror; what is returned is put right."""
         to_image = region.to_image(LANDMARK_SIZE)
         crop = _cut(image, to_image)
         if plate is None:
@@ -116,11 +121,12 @@ class BlazePose:
         raw = out[(_ALL * 5,)].reshape(_ALL, 5)
         points = refine(raw[:, :2] / LANDMARK_SIZE, out[(64, 64, _ALL)]) * LANDMARK_SIZE - 0.5
         points = points @ to_image[:, :2].T + to_image[:, 2]
-        visibility = _sigmoid(raw[:_COUNT, 3:5]).min(1)
+        order = _MIRROR if region.mirrored else np.arange(_COUNT)
+        world = out[(_ALL * 3,)].reshape(_ALL, 3)[order] * ((-1 if region.mirrored else 1), 1, 1)
+        visibility = _sigmoid(raw[order, 3:5]).min(1)
         score = float(out[(1,)][0])
-        person = Landmarks(points[:_COUNT], _rotate_xy(out[(_ALL * 3,)].reshape(_ALL, 3)[:_COUNT], region.angle),
-                           visibility, score, _sigmoid(out[(256, 256, 1)][..., 0]) if mask else None, to_image,
-                           _box(points[:_COUNT]))
+        person = Landmarks(points[order], _rotate_xy(world, region.angle), visibility, score,
+                           _sigmoid(out[(256, 256, 1)][..., 0]) if mask else None, to_image, _box(points[:_COUNT]))
         return person, Detection(points[33], points[34], score)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from blur_motion_ros.initialiser.blazepose import BlazePose, Detection, Region
 from blur_motion_ros.initialiser.settings import PersonSettings
+from blur_motion_ros.initialiser.views import consensus
 from blur_motion_ros.types import Landmarks, Plate
 
 _TILE_OVERLAP = 0.5
@@ -61,6 +64,9 @@ class PersonTracker:
             landmarks, seen = self.networks.landmarks(image, region, plate, mask)
             if landmarks.score < s.presence_score or not self._same(where, seen):
                 return None
+        if s.mirrored:
+            mirrored, _ = self.networks.landmarks(image, replace(region, mirrored=True), plate, False)
+            landmarks = consensus([landmarks, mirrored], landmarks)
         self._velocity = seen.hip - self._last.hip if self._tracked and self._last is not None else np.zeros(2)
         self._last, self._tracked, self._lost = seen, True, 0
         return landmarks

@@ -28,6 +28,8 @@ class PersonSettings:
                             low=0, high=100000)
     passes: int = setting(1, "runs of the landmark network per frame, each on the region found by the one before "
                           "(8 ms each); the first works on a region predicted from the last frame", low=1, high=4)
+    mirrored: bool = setting(False, "also show every frame to the landmark network in a mirror, and take the mean "
+                             "(8 ms)")
     mask: bool = setting(True, "compute the person mask (0.5 ms)")
 
 

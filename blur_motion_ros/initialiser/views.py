@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from blur_motion_ros.body.joints import BLAZEPOSE33_MIRROR
 from blur_motion_ros.initialiser.blazepose import LANDMARK_SIZE, BlazePose, Region
 from blur_motion_ros.initialiser.sides import READINGS, swapped
 from blur_motion_ros.types import Landmarks, Plate
 
-_MIRROR = np.array(BLAZEPOSE33_MIRROR)
 _BODY = np.s_[11:]  # landmarks below the face
 _MEDIAN_STEPS = 8
 _PIXEL, _MILLIMETRE = 1.0, 1e-3  # distances that count as none in the geometric median
@@ -41,28 +39,8 @@ def looked_again(networks: BlazePose, image: np.ndarray, plate: Plate | None, se
                  views: Iterable[View] = VIEWS) -> Landmarks:
     """The consensus of several views of the person `seen` in an image [H, W, 3] uint8 RGB; plate as it was then."""
     region = Region.of_cut(seen.mask_to_image, LANDMARK_SIZE)
-    width = image.shape[1]
-    flipped = np.ascontiguousarray(image[:, ::-1])
-    flipped_plate = None if plate is None else Plate(np.ascontiguousarray(plate.image[:, ::-1]),
-                                                     np.ascontiguousarray(plate.sigma[:, ::-1]))
-    found = []
-    for view in views:
-        part = Region(region.centre, view.scale * region.side, region.angle + view.angle)
-        if view.mirrored:
-            part = Region(np.array([width - 1 - part.centre[0], part.centre[1]]), part.side, -part.angle)
-            answer, _ = networks.landmarks(flipped, part, flipped_plate, mask=False)
-            answer = mirrored(answer, width)
-        else:
-            answer, _ = networks.landmarks(image, part, plate, mask=False)
-        found.append(answer)
-    return consensus(found, seen)
-
-
-def mirrored(landmarks: Landmarks, width: int) -> Landmarks:
-    """Landmarks of an image `width` px wide seen in a mirror: positions of points and the sides they belong to."""
-    image = landmarks.image[_MIRROR] * (-1, 1) + (width - 1, 0)
-    return replace(landmarks, image=image, world=landmarks.world[_MIRROR] * (-1, 1, 1),
-                   visibility=landmarks.visibility[_MIRROR])
+    parts = [Region(region.centre, v.scale * region.side, region.angle + v.angle, v.mirrored) for v in views]
+    return consensus([networks.landmarks(image, part, plate, mask=False)[0] for part in parts], seen)
 
 
 def consensus(found: Sequence[Landmarks], seen: Landmarks) -> Landmarks:
