@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from blur_motion_ros.body.skin import Skin
 from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.config import Settings
 from blur_motion_ros.initialiser.blazepose import Region
@@ -136,13 +137,14 @@ def _use(pipeline: Pipeline, estimate) -> None:
 
 
 def main() -> int:
-    """Start once as the node does, with the default settings, and say where what was compiled is kept."""
+    """Compile what the node uses, with the default settings, and say where what was compiled is kept."""
     from blur_motion_ros import threads
 
     threads.limit()
-    from blur_motion_ros.nodes.engine import PipelineEngine
-
-    PipelineEngine(Settings())
+    settings = Settings()
+    pipeline = Pipeline(settings)
+    warm_up(pipeline)
+    Skin(settings.body.path, settings.ros.mesh_lod).coloured(pipeline.body, pipeline.colours)
     print(f"compiled kernels are kept in {', '.join(sorted({_short(f) for f in cache_folders()}))}")
     return 0
 

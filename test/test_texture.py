@@ -404,10 +404,10 @@ def test_crop_holds_the_points_it_was_made_for():
 
 
 def test_display_mesh_takes_the_colours_of_the_fitted_mesh(model):
-    from blur_motion_ros.nodes.engine import Surface
+    from blur_motion_ros.body.skin import Skin
 
     display = load_body(lod="display")
-    got = Surface("", "display").coloured(model, skin_colour(model.v_template).astype(np.float32))
+    got = Skin("", "display").coloured(model, skin_colour(model.v_template).astype(np.float32))
     assert np.abs(got - skin_colour(display.v_template)).mean() < 0.03 and got.shape == display.v_template.shape
     own = skin_colour(model.v_template)
-    assert Surface("", "fit").coloured(model, own) is own
+    assert Skin("", "fit").coloured(model, own) is own

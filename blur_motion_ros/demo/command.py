@@ -33,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from blur_motion_ros.body.skin import Skin
     from blur_motion_ros.data.sequence import read_sequence
     from blur_motion_ros.demo.live import play_live
     from blur_motion_ros.demo.results import read_run, report, shown_frames
-    from blur_motion_ros.nodes.engine import Surface
 
     config.load(overrides=config.parse_assignments(args.assignments))  # a wrong setting is told now
     if args.pace is not None and not 0.01 <= args.pace <= 100:
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
     run_, usage = _unhurried(play, say) if args.pace is None else play(args.pace)
     say("drawing")
-    shown = shown_frames(run_, sequence, Surface())
+    shown = shown_frames(run_, sequence, Skin())
     (out / "report.md").write_text(report(run_, usage, shown, sequence, "Live demo"))
     _pictures(out, sequence, shown)
     bodies = sum(s is not None and s.joints is not None for s in shown)

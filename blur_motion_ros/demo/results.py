@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from blur_motion_ros.body.skin import Skin
 from blur_motion_ros.data.sequence import Sequence
 from blur_motion_ros.evaluation.overlay import Shown
 from blur_motion_ros.messages.stamps import nanoseconds
 from blur_motion_ros.messages.trajectory import read_trajectory
-from blur_motion_ros.nodes.engine import Surface
 from blur_motion_ros.types import Status
 
 
@@ -60,7 +60,7 @@ def _take(run: Run, topic: str, msg: Any, received: int) -> None:
             run.last_diagnostics[status.name.rpartition(": ")[2]] = {v.key: v.value for v in status.values}
 
 
-def shown_frames(run: Run, sequence: Sequence, surface: Surface) -> list[Shown | None]:
+def shown_frames(run: Run, sequence: Sequence, skin: Skin) -> list[Shown | None]:
     """One entry per frame of the sequence: what was published for it, or None when nothing was."""
     out: list[Shown | None] = []
     for stamp, exposure in zip(run.played, sequence.exposures, strict=False):
@@ -75,8 +75,8 @@ def shown_frames(run: Run, sequence: Sequence, surface: Surface) -> list[Shown |
             continue
         inside = times <= exposure.duration + 1e-6
         betas = np.array(values["betas"].split(), float)
-        meshes = tuple(surface.posed(betas, positions[inside][i], rotations[inside][i]) for i in (0, -1))
-        out.append(Shown(positions[inside], np.linalg.norm(linear[inside], axis=-1), meshes, surface.faces, status,
+        meshes = tuple(skin.posed(betas, positions[inside][i], rotations[inside][i]) for i in (0, -1))
+        out.append(Shown(positions[inside], np.linalg.norm(linear[inside], axis=-1), meshes, skin.faces, status,
                          exposure.open))
     return out
 
