@@ -177,7 +177,7 @@ def test_landmarks_of_a_rendered_walker(networks, with_plate):
         seen = tracker.track(frame.image, plate if with_plate else None)
     middle = truth[4]
     error, exchanged = limb_error(seen, frame.camera, middle)
-    assert error < 0.035, f"{error:.3f} of the person's height"
+    assert error < 0.045, f"{error:.3f} of the person's height"
     assert exchanged > 2 * error
     world, true = lsp14(seen.world), middle - middle[2:4].mean(0)
     assert np.linalg.norm(world - true, axis=1).mean() < 0.12

@@ -36,6 +36,7 @@ class PersonTracker:
         self._last: Detection | None = None
         self._velocity = np.zeros(2)
         self._tracked = False
+        self._frames = 0  # of this track so far
         self._lost = 0
         self._tile = 0
 
@@ -64,7 +65,8 @@ class PersonTracker:
             landmarks, seen = self.networks.landmarks(image, region, plate, mask)
             if landmarks.score < s.presence_score or not self._same(where, seen):
                 return None
-        if s.mirrored:
+        self._frames = self._frames + 1 if self._tracked else 1
+        if self._frames <= s.mirrored:
             mirrored, _ = self.networks.landmarks(image, replace(region, mirrored=True), plate, False)
             landmarks = consensus([landmarks, mirrored], landmarks)
         self._velocity = seen.hip - self._last.hip if self._tracked and self._last is not None else np.zeros(2)

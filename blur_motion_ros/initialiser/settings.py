@@ -28,8 +28,9 @@ class PersonSettings:
                             low=0, high=100000)
     passes: int = setting(1, "runs of the landmark network per frame, each on the region found by the one before "
                           "(8 ms each); the first works on a region predicted from the last frame", low=1, high=4)
-    mirrored: bool = setting(False, "also show every frame to the landmark network in a mirror, and take the mean "
-                             "(8 ms)")
+    mirrored: int = setting(4, "frames at the start of a track that are also shown to the landmark network in a mirror "
+                            "and averaged (8 ms each; 1000000: all frames, for machines that have the time)",
+                            low=0, high=1000000)
     mask: bool = setting(True, "compute the person mask (0.5 ms)")
 
 
