@@ -308,6 +308,14 @@ def test_what_changes_is_not_held_still(scene):
     assert (held[2] == 0).all()
 
 
+@pytest.mark.parametrize(("angles", "count"), [((0.0,), 1), ((0.0, 0.3, 0.6), 3), ((3.0, 0.0, 0.3), 2),
+                                              ((0.0, 3.0, 0.3), 1), ((0.0, 0.3, 3.0), 1)])
+def test_the_newest_measurements_that_agree_are_counted(angles, count):
+    measured = [PoseMeasurement(i / 15, BodyState(np.array([0, a, 0.0]), np.zeros((23, 3)), np.zeros(10), np.zeros(3)),
+                                np.eye(75), None, 1.0) for i, a in enumerate(angles)]
+    assert window._agreeing(measured) == count
+
+
 @pytest.mark.parametrize(("turn", "joined"), [(0.5, True), (3.0, False)])
 def test_measurements_that_nobody_turns_between_are_not_joined(turn, joined):
     """Half a radian in 33 ms is a fast turn; three are one measurement that sees the person from behind."""

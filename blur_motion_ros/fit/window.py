@@ -27,6 +27,7 @@ from blur_motion_ros.motion.pose import body_state, local_rotations
 from blur_motion_ros.types import Exposure, MotionEstimate, Observation, PoseMeasurement, Status
 
 _FASTEST_TURN = 20.0  # rad/s of the pelvis: three turns a second, as the fastest of skaters and dancers
+_CONTRADICTED = 5.0  # on standard deviations where the measurements of a window contradict each other
 
 
 @dataclass(frozen=True)
@@ -239,9 +240,12 @@ class BlurFit:
         rms = _rms(problem, solution)
         reference = body_state(start.reference, self.betas, start.reference_transl)
         self._carry = self._hand_on(layout, start, solution.free, normal)
-        status = self._status(layout, start.carried, blur, rms)
+        status, covariance = self._status(layout, start.carried, blur, rms), linear.inverse(total)
+        measured = [o.measurement for o in observations if o.measurement is not None]
+        if _agreeing(measured) < len(measured):
+            status, covariance = status | Status.POOR_FIT, _CONTRADICTED**2 * covariance
         self._last = MotionEstimate(layout.start, layout.end, layout.exposures, reference, solver.widen(solution.free),
-                                    free_indices(layout.degree), linear.inverse(total), status, blur, rms)
+                                    free_indices(layout.degree), covariance, status, blur, rms)
         if status & Status.DIRECTION_UNDECIDED:
             self._last = self.directions.add(self._last, self._reversal_costs(problem, solution.free))
         if self.exposure is not None and not status & (Status.COLD_START | Status.LOW_BLUR | Status.POOR_FIT):
@@ -295,14 +299,13 @@ def blur_rate(alpha: np.ndarray) -> float:
 
 
 def _join(measured: list[PoseMeasurement], layout: WindowLayout) -> Start:
-    """From measurements alone: linear between the first and the last; constant if there is one, or if nobody turns as
-    fast as they say (one of them then sees the person from the wrong side: the newest is believed)."""
+    """From measurements alone: linear between the first and the last, constant if there is one. Where nobody turns as
+    fast as they say, one of them sees the person from the wrong side: only the newest that agree are believed."""
     times = np.linspace(layout.start, layout.end, 2 * layout.degree + 3)
+    measured = measured[-_agreeing(measured):]
     first, last = measured[0], measured[-1]
     r0, r1 = (local_rotations(m.state) for m in (first, last))
     span = last.time - first.time
-    if np.linalg.norm(rotations.log(r0[0].T @ r1[0])) > _FASTEST_TURN * span:
-        first, r0, span = last, r1, 0.0
     share = (times - first.time) / span if span > 0 else np.zeros_like(times)
     rotmats = rotations.slerp(r0[None], r1[None], share[:, None])
     transl = first.state.transl + share[:, None] * (last.state.transl - first.state.transl)
@@ -310,6 +313,17 @@ def _join(measured: list[PoseMeasurement], layout: WindowLayout) -> Start:
     middle = transl[len(times) // 2]
     moving = polynomials.fit(transl[:, None] - middle, times, layout.start, layout.end, layout.degree)
     return Start(reference, middle, np.concatenate([moving, turning])[FREE_ROWS], False)
+
+
+def _agreeing(measured: list[PoseMeasurement]) -> int:
+    """How many of the newest measurements, in order of time, a person could turn between."""
+    turned = [rotations.exp(np.asarray(m.state.global_orient, float)) for m in measured]
+    for count in range(1, len(measured)):
+        newer, older = len(measured) - count, len(measured) - count - 1
+        turn = np.linalg.norm(rotations.log(turned[older].T @ turned[newer]))
+        if turn > _FASTEST_TURN * (measured[newer].time - measured[older].time):
+            return count
+    return len(measured)
 
 
 def _measured_term(m: PoseMeasurement, layout: WindowLayout, start: Start, weight: float) -> PoseGaussian:
