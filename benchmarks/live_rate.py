@@ -15,7 +15,6 @@ import argparse
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -121,7 +120,7 @@ def watch(pids: dict[str, int], player) -> list[Times]:
     while player.poll() is None:
         times.append(Times(time.time(), {name: live.cpu_seconds(pid) for name, pid in pids.items()},
                            live.thread_seconds(pids["pipeline"])))
-        threading.Event().wait(0.1)
+        time.sleep(0.1)
     return times[:-1]  # the last may have met an ended player
 
 

@@ -59,11 +59,9 @@ def measure_recording(recording: Sequence, settings: Settings
     where an initialiser has no hindsight). For fits that are to be compared: `fit_recording(measurements=...)`."""
     pipeline = pipeline_for(recording, settings)
     again = _hindsight(pipeline)
-    if again is None:
-        live = [pipeline.see(frame).measurement for frame in recording]
-        return live, live
     looks = [_look(pipeline, again, frame) for frame in recording]
-    return [look.measurement for look in looks], again(looks)
+    live = [look.measurement for look in looks]
+    return live, live if again is None else again(looks)
 
 
 def with_hindsight(estimates: list[MotionEstimate], hindsight: int) -> list[MotionEstimate]:
@@ -122,15 +120,15 @@ def _hindsight(pipeline: Pipeline) -> Hindsight | None:
     return Hindsight.of(pipeline.initialiser, pipeline.settings.initialiser.hindsight_views)
 
 
-def _look(pipeline: Pipeline, again: Hindsight, frame: Frame) -> Look:
+def _look(pipeline: Pipeline, hindsight: Hindsight | None, frame: Frame) -> Look:
     """The first stages; the person mask is packed, because a long recording has many."""
     seen = pipeline.see(frame)
-    look = again.look(seen.frame, seen.plate, seen.measurement)
-    if look.measurement is None:
-        return look
-    measurement = _with_mask(look.measurement, _packed)
-    again = look.again and replace(look.again, mask=measurement.landmarks.mask)
-    return replace(look, measurement=measurement, again=again)
+    if seen.measurement is None:
+        return Look(frame.exposure, frame.camera, None)
+    packed = _with_mask(seen.measurement, _packed)
+    if hindsight is None:
+        return Look(frame.exposure, frame.camera, packed)
+    return hindsight.look(seen.frame, seen.plate, packed)
 
 
 def _with_mask(measurement: PoseMeasurement, change: Callable[[np.ndarray], np.ndarray]) -> PoseMeasurement:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from blur_motion_ros.initialiser.registration import Pose
 from blur_motion_ros.initialiser.sides import swapped
 from blur_motion_ros.initialiser.vibe import LandmarkStream, StreamOutput, VibeInitialiser
 from blur_motion_ros.motion import rotations
-from blur_motion_ros.offline import _packed, _unpacked
+from blur_motion_ros.offline import _look, _packed, _unpacked
 from blur_motion_ros.types import Exposure, Frame, Landmarks
 
 FPS = 30
@@ -201,3 +202,15 @@ def test_a_live_initialiser_names_the_file_it_cannot_read_recordings_with(tmp_pa
 def test_a_packed_mask_comes_back():
     mask = np.random.default_rng(0).random((256, 256)).astype(np.float32)
     np.testing.assert_allclose(_unpacked(_packed(mask)), mask, atol=0.5 / 255 + 1e-6)
+
+
+def test_masks_are_packed_with_and_without_hindsight(recording):
+    register, _, looks = recording
+    measured = looks[0].measurement
+    mask = np.random.default_rng(1).random((64, 64)).astype(np.float32)
+    seen = replace(measured, landmarks=replace(measured.landmarks, mask=mask))
+    frame = Frame(np.zeros((480, 640, 3), np.uint8), looks[0].exposure, CAMERA)
+    pipeline = SimpleNamespace(see=lambda frame: SimpleNamespace(frame=frame, plate=None, measurement=seen))
+    for hindsight in (None, Hindsight(register)):
+        kept = _look(pipeline, hindsight, frame).measurement.landmarks.mask
+        np.testing.assert_allclose(_unpacked(kept), mask, atol=0.5 / 255 + 1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from dataclasses import replace
 
 import cv2
@@ -100,7 +101,7 @@ class VibeFrames(InitialiserFrames):
 # ---------------------------------------------------------------------------------------------- deblurring first
 
 
-class _DeblurFrames(BlazePoseFrames):
+class _DeblurFrames(BlazePoseFrames, ABC):
     """Deconvolve the person's neighbourhood with a straight-line kernel, then BlazePose.
 
     The kernel is the median optical flow of the moving region since the last frame, times the open share of the
@@ -119,8 +120,9 @@ class _DeblurFrames(BlazePoseFrames):
             return frame.image
         return to_codes(self.deconvolve(to_linear(frame.image), line_kernel(path)))
 
+    @abstractmethod
     def deconvolve(self, image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """image [H, W, 3] linear light, kernel [k, k] summing to one -> the image before it was blurred."""
 
     def _path(self, frame: Frame, plate: Plate | None) -> np.ndarray:
         """[2] px that the moving region travelled during this exposure."""
