@@ -32,7 +32,7 @@ TERMS = ("fit.data_weight=0", "fit.sigma_image=1", "fit.sigma_alpha=1", "fit.sti
          "fit.pose_prior_weight=0.3", "fit.short_motion=false", "fit.cutoff=100", "fit.inflation=0",
          "fit.inflation=0.02", "fit.colour_every=1000")
 STARTS = ("no_carry", "no_carry fit.short_motion=false", "fit.velocity_carry=0", "fit.restart_above=1e9",
-          "fit.direction_every=1")
+          "fit.limb_above=1e9", "fit.direction_every=1")
 VARIED = (("fit.degree", (1, 2, 3)), ("fit.frames", (1, 2, 3, 4)), ("fit.subframes", (1, 2, 4, 8)),
           ("fit.size", (32, 64, 96)), ("fit.iterations", (1, 2, 4, 8)))
 ADAM = "fit.solver=adam"

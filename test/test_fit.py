@@ -8,7 +8,7 @@ import pytest
 from synthetic import PARENTS, REST, capsule_body
 
 from blur_motion_ros.camera.camera import Crop
-from blur_motion_ros.fit import image_terms, solver, window
+from blur_motion_ros.fit import image_terms, solver, starts
 from blur_motion_ros.fit.dynamics import carry
 from blur_motion_ros.fit.gaussian_terms import CoefficientPrior, PoseGaussian, RotationVectorPrior
 from blur_motion_ros.fit.kinematics import pose
@@ -313,7 +313,7 @@ def test_what_changes_is_not_held_still(scene):
 def test_the_newest_measurements_that_agree_are_counted(angles, count):
     measured = [PoseMeasurement(i / 15, BodyState(np.array([0, a, 0.0]), np.zeros((23, 3)), np.zeros(10), np.zeros(3)),
                                 np.eye(75), None, 1.0) for i, a in enumerate(angles)]
-    assert window._agreeing(measured) == count
+    assert starts.agreeing(measured) == count
 
 
 @pytest.mark.parametrize(("turn", "joined"), [(0.5, True), (3.0, False)])
@@ -323,7 +323,7 @@ def test_measurements_that_nobody_turns_between_are_not_joined(turn, joined):
     measured = [PoseMeasurement(e.middle, BodyState(np.array([0, angle, 0.0]), np.zeros((23, 3)), np.zeros(10),
                                                     np.array([0, 0, 3.0])), np.eye(75), None, 1.0)
                 for e, angle in zip(EXPOSURES, (0.0, turn), strict=True)]
-    start = window._join(measured, layout)
+    start = starts.join(measured, layout)
     values = [layout.values_at(t) @ start.free[1] for t in (layout.start, layout.end)]
     there = [rotations.log(start.reference[0] @ rotations.exp(v))[1] for v in values]
     slope = turn / (1 / 30) if joined else 0.0

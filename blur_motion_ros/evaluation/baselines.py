@@ -17,7 +17,8 @@ from blur_motion_ros.evaluation.predictions import Prediction
 from blur_motion_ros.evaluation.runs import run_pipeline
 from blur_motion_ros.fit.gaussian_terms import CoefficientPrior, Term
 from blur_motion_ros.fit.layout import FREE_COUNT, WindowLayout
-from blur_motion_ros.fit.window import BlurFit, Start
+from blur_motion_ros.fit.starts import Start
+from blur_motion_ros.fit.window import BlurFit
 from blur_motion_ros.light import to_codes, to_linear
 from blur_motion_ros.types import Frame, Landmarks, Plate
 

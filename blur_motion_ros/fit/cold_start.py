@@ -18,7 +18,8 @@ from blur_motion_ros.fit.direction import STATES
 from blur_motion_ros.fit.gaussian_terms import Term
 from blur_motion_ros.fit.layout import FREE_ROWS, WindowLayout, free_indices
 from blur_motion_ros.fit.short_motion import Expectation, ShortMotionPrior
-from blur_motion_ros.fit.window import BlurFit, Start
+from blur_motion_ros.fit.starts import Start
+from blur_motion_ros.fit.window import BlurFit
 from blur_motion_ros.motion.pose import body_state
 from blur_motion_ros.types import MotionEstimate, Status
 

@@ -8,7 +8,7 @@ to bend otherwise, within the accelerations that mocap shows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -19,6 +19,7 @@ from blur_motion_ros.fit.priors import MotionStatistics
 from blur_motion_ros.motion import rotations
 
 ANYWHERE = 3.0  # m, rad: a pose nobody measured may be this far from where the fit began
+FASTEST = 100.0  # m/s, rad/s: likewise a velocity that nothing is known of
 STATE = 2 * 3 * FREE_COUNT  # pose and velocity of every free slot
 
 
@@ -34,18 +35,19 @@ class MotionPrior:
     freedom: np.ndarray
 
     @staticmethod
-    def of(statistics: MotionStatistics, layout: WindowLayout, widening: float, carried: bool) -> MotionPrior:
+    def of(statistics: MotionStatistics, layout: WindowLayout, widening: float,
+           carried: bool | np.ndarray) -> MotionPrior:
         """From mocap statistics, `widening` times as broad (the public clips are calmer than sport).
 
-        carried: the velocity's prior is in what the last window handed on already; counting it in every window
-        again would slow every motion down.
+        carried, of all or of each slot [21]: the velocity's prior is in what the last window handed on already;
+        counting it in every window again would slow every motion down.
         """
         slope, bend, slope_nu, bend_nu = _student(statistics, layout.end - layout.start)
         scale = np.full((FREE_COUNT, layout.degree + 1, 3), np.inf)
         freedom = np.full((FREE_COUNT, layout.degree + 1), 1e3)
         scale[:, 0] = ANYWHERE
-        if not carried:
-            scale[:, 1], freedom[:, 1] = slope[FREE_ROWS], slope_nu[FREE_ROWS]
+        new = ~np.broadcast_to(carried, FREE_COUNT)
+        scale[new, 1], freedom[new, 1] = slope[FREE_ROWS][new], slope_nu[FREE_ROWS][new]
         for order in range(2, layout.degree + 1):
             scale[:, order], freedom[:, order] = bend[FREE_ROWS], bend_nu[FREE_ROWS]
         scale[0] = scale[0].mean(-1, keepdims=True)  # mocap gives the pelvis' own axes
@@ -101,6 +103,14 @@ class Carry:
     mean: np.ndarray
     velocity: np.ndarray
     covariance: np.ndarray
+
+    def without(self, slots: np.ndarray) -> Carry:
+        """The same with nothing known of some slots [21] bool."""
+        gone = np.repeat(slots, 3)
+        unknown = np.r_[gone, gone]
+        covariance = np.where(unknown[:, None] | unknown, 0.0, self.covariance)
+        covariance[unknown, unknown] = np.r_[np.full(gone.sum(), ANYWHERE**2), np.full(gone.sum(), FASTEST**2)]
+        return replace(self, mean=np.where(slots[:, None], 0.0, self.mean), covariance=covariance)
 
     def term(self, layout: WindowLayout) -> GaussianCoefficients:
         """As a prior on a window's coefficients relative to this reference."""

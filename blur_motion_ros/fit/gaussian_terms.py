@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 from numba import njit
 
-from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS
+from blur_motion_ros.fit import linear
+from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, LIMB_SLOTS
 from blur_motion_ros.motion import rotations
 
 # Which entries of a measurement's 75-vector (transl, then 24 joints) belong to the free slots, in slot order.
@@ -87,6 +88,16 @@ class PoseGaussian:
         """Squared Mahalanobis distance of the motion from the measurement (63 where all is well)."""
         return _pose_squared(free, self.basis, self.reference, self.reference_transl, self.rotation, self.transl,
                              self.information)
+
+    def by_limb(self, free: np.ndarray) -> np.ndarray:
+        """[6] squared Mahalanobis distance of each limb alone, over its number of angles."""
+        error, _ = _pose_error(free, self.basis, self.reference, self.reference_transl, self.rotation, self.transl)
+        covariance, error = linear.inverse(self.information), error.reshape(-1)
+        out = np.empty(len(LIMB_SLOTS))
+        for i, (first, last) in enumerate(LIMB_SLOTS):
+            own = slice(3 * first, 3 * last)
+            out[i] = error[own] @ np.linalg.solve(covariance[own, own], error[own]) / (own.stop - own.start)
+        return out
 
     def normal(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         hessian, gradient = np.zeros((free.size, free.size)), np.zeros(free.size)

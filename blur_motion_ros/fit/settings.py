@@ -85,6 +85,10 @@ class FitSettings:
                                    "the window is also started from it, and the better result kept", low=0.0, high=1e9)
     restart_cost: float = setting(300.0, "what beginning anew must gain over going on, in squared sigmas", low=0.0,
                                   high=1e6)
+    limb_above: float = setting(0.6, "squared distance of a limb from the initialiser's pose, per angle (1: as "
+                                "expected), above which the window is also started with that limb as measured", low=0.0,
+                                high=1e9)
+    limb_cost: float = setting(20.0, "what that must gain, for each such limb, in squared sigmas", low=0.0, high=1e6)
     measurement_weight: float = setting(2.0, "weight of the initialiser's pose", low=0.0, high=100.0)
     short_motion: bool = setting(True, "windows without history: expect the motion that the learned prior expects of "
                                  "the pose (degree 2 or more)")

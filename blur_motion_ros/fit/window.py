@@ -16,31 +16,17 @@ from blur_motion_ros.fit.exposure_estimate import ExposureEstimator
 from blur_motion_ros.fit.gaussian_terms import MEASURED, PoseGaussian, RotationVectorPrior, Term
 from blur_motion_ros.fit.image_terms import Target, Workspace
 from blur_motion_ros.fit.kinematics import FitBody
-from blur_motion_ros.fit.layout import FREE_ROWS, WindowLayout, free_indices
+from blur_motion_ros.fit.layout import LIMBS, WindowLayout, free_indices
 from blur_motion_ros.fit.prior_files import load_motion_statistics
 from blur_motion_ros.fit.priors import MotionStatistics, PosePrior
 from blur_motion_ros.fit.settings import FitSettings
+from blur_motion_ros.fit.starts import Start, agreeing, join, limbs_anew
 from blur_motion_ros.fit.stillness import still_prior
 from blur_motion_ros.fit.surface import Surface
-from blur_motion_ros.motion import polynomials, rotations
 from blur_motion_ros.motion.pose import body_state, local_rotations
 from blur_motion_ros.types import Exposure, MotionEstimate, Observation, PoseMeasurement, Status
 
-_FASTEST_TURN = 20.0  # rad/s of the pelvis: three turns a second, as the fastest of skaters and dancers
 _CONTRADICTED = 5.0  # on standard deviations where the measurements of a window contradict each other
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a window's solve begins: reference rotations [24, 3, 3], translation [3], coefficients [21, K, 3].
-
-    carried: it goes on from the last window, whose motion is a prior; otherwise it begins anew.
-    """
-
-    reference: np.ndarray
-    reference_transl: np.ndarray
-    free: np.ndarray
-    carried: bool
 
 
 @dataclass(frozen=True)
@@ -55,6 +41,11 @@ class Hypothesis:
         """Squared Mahalanobis distance of the newest measurement (63 is expected; 0 without one)."""
         measured = [t for t in self.evidence[-1] if isinstance(t, PoseGaussian)]
         return measured[0].squared(free) if measured else 0.0
+
+    def surprises(self, free: np.ndarray) -> np.ndarray:
+        """[6] the same of each limb alone, over its number of angles (1 is expected)."""
+        measured = [t for t in self.evidence[-1] if isinstance(t, PoseGaussian)]
+        return measured[0].by_limb(free) if measured else np.zeros(len(LIMBS))
 
 
 class BlurFit:
@@ -131,20 +122,25 @@ class BlurFit:
     def _coarse(self, observations, layout) -> tuple[Hypothesis | None, np.ndarray | None]:
         """Solve at the coarsest level: the last motion going on and, where that surprises, the measurements joined up.
 
-        A new beginning is charged for giving up the last motion, so that one wrong measurement does not end a track.
+        Limbs alone may begin anew as well: one that the images lost (it passed before the trunk, and stayed there)
+        has no gradient that leads back. A new beginning is charged for giving up the last motion, so that one wrong
+        measurement does not end a track.
         """
-        tried = []
-        if self._carry is not None:
-            c = self._carry
-            going_on = Start(c.reference, c.reference_transl, c.start(layout, self.settings.velocity_carry), True)
-            tried.append(self._try(observations, layout, going_on))
         measured = [o.measurement for o in observations if o.measurement is not None]
-        if measured and (not tried or tried[0][1].surprise(tried[0][2]) > self.settings.restart_above):
-            tried.append(self._try(observations, layout, _join(measured, layout)))
-        if not tried:
-            return None, None
-        _, hypothesis, free = min(tried, key=lambda t: t[0])
-        return hypothesis, free
+        if self._carry is None:
+            return self._try(observations, layout, join(measured, layout))[1:] if measured else (None, None)
+        c, s = self._carry, self.settings
+        going_on = Start(c.reference, c.reference_transl, c.start(layout, s.velocity_carry), True)
+        tried = [self._try(observations, layout, going_on)]
+        if measured:
+            _, hypothesis, free = tried[0]
+            afresh, anew = join(measured, layout), hypothesis.surprises(free) > s.limb_above
+            anew[0] = False  # without the trunk there is nothing that goes on
+            if anew.any():
+                tried.append(self._try(observations, layout, limbs_anew(going_on, afresh, anew)))
+            if hypothesis.surprise(free) > s.restart_above:
+                tried.append(self._try(observations, layout, afresh))
+        return min(tried, key=lambda t: t[0])[1:]
 
     def _try(self, observations, layout, start: Start) -> tuple[float, Hypothesis, np.ndarray]:
         evidence = tuple(self._evidence(o, layout, start) for o in observations)
@@ -155,7 +151,7 @@ class BlurFit:
         every = self.settings.direction_every
         if every and len(layout.exposures) > 1 and self._seen % every == 0:
             solution = escape(problem, solution, self._steps(hypothesis))
-        charge = 0.0 if start.carried else self.settings.restart_cost
+        charge = self.settings.limb_cost * start.anew.sum() if start.carried else self.settings.restart_cost
         return solution.evaluation.cost + charge, hypothesis, solution.free
 
     def _solve(self, problem: solver.Problem, free: np.ndarray, hypothesis: Hypothesis,
@@ -200,10 +196,11 @@ class BlurFit:
 
     def _priors(self, layout: WindowLayout, start: Start) -> tuple[Term, ...]:
         widening = self.settings.motion_widening
-        priors: tuple[Term, ...] = (MotionPrior.of(self._statistics, layout, widening, start.carried),)
-        if start.carried:
-            priors += (self._carry.term(layout),)
-        return priors
+        motion = MotionPrior.of(self._statistics, layout, widening, start.carried & ~start.slots_anew)
+        if not start.carried:
+            return (motion,)
+        carried = self._carry.without(start.slots_anew) if start.anew.any() else self._carry
+        return motion, carried.term(layout)
 
     def _evidence(self, observation: Observation, layout: WindowLayout, start: Start) -> tuple[Term, ...]:
         """What an exposure tells besides its image: the initialiser's pose, and that poses are human."""
@@ -242,7 +239,7 @@ class BlurFit:
         self._carry = self._hand_on(layout, start, solution.free, normal)
         status, covariance = self._status(layout, start.carried, blur, rms), linear.inverse(total)
         measured = [o.measurement for o in observations if o.measurement is not None]
-        if _agreeing(measured) < len(measured):
+        if agreeing(measured) < len(measured):
             status, covariance = status | Status.POOR_FIT, _CONTRADICTED**2 * covariance
         self._last = MotionEstimate(layout.start, layout.end, layout.exposures, reference, solver.widen(solution.free),
                                     free_indices(layout.degree), covariance, status, blur, rms)
@@ -296,34 +293,6 @@ def make_target(observations: tuple[Observation, ...], size: int, settings: FitS
 def blur_rate(alpha: np.ndarray) -> float:
     """`evaluation.blur_rate` of rendered sub-frames alpha [N, S, S]; 0 where nothing is covered."""
     return float(np.nan_to_num(silhouettes.blur_rate(alpha)))
-
-
-def _join(measured: list[PoseMeasurement], layout: WindowLayout) -> Start:
-    """From measurements alone: linear between the first and the last, constant if there is one. Where nobody turns as
-    fast as they say, one of them sees the person from the wrong side: only the newest that agree are believed."""
-    times = np.linspace(layout.start, layout.end, 2 * layout.degree + 3)
-    measured = measured[-_agreeing(measured):]
-    first, last = measured[0], measured[-1]
-    r0, r1 = (local_rotations(m.state) for m in (first, last))
-    span = last.time - first.time
-    share = (times - first.time) / span if span > 0 else np.zeros_like(times)
-    rotmats = rotations.slerp(r0[None], r1[None], share[:, None])
-    transl = first.state.transl + share[:, None] * (last.state.transl - first.state.transl)
-    reference, turning = polynomials.fit_rotations(rotmats, times, layout.start, layout.end, layout.degree)
-    middle = transl[len(times) // 2]
-    moving = polynomials.fit(transl[:, None] - middle, times, layout.start, layout.end, layout.degree)
-    return Start(reference, middle, np.concatenate([moving, turning])[FREE_ROWS], False)
-
-
-def _agreeing(measured: list[PoseMeasurement]) -> int:
-    """How many of the newest measurements, in order of time, a person could turn between."""
-    turned = [rotations.exp(np.asarray(m.state.global_orient, float)) for m in measured]
-    for count in range(1, len(measured)):
-        newer, older = len(measured) - count, len(measured) - count - 1
-        turn = np.linalg.norm(rotations.log(turned[older].T @ turned[newer]))
-        if turn > _FASTEST_TURN * (measured[newer].time - measured[older].time):
-            return count
-    return len(measured)
 
 
 def _measured_term(m: PoseMeasurement, layout: WindowLayout, start: Start, weight: float) -> PoseGaussian:
