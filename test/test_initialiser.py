@@ -326,7 +326,8 @@ def walker(steps: int = 24) -> list[Landmarks]:
         world = np.zeros((33, 3))
         for k, name in enumerate(BLAZEPOSE33):
             sign = 1 if name.startswith("left") else -1
-            world[k] = [0.35 * np.sin(2 * np.pi * i / steps) * sign * (1 if k >= 25 else -1), 0.02 * k, 0.1 * sign]
+            swing = 0.0 if k in (11, 12, 23, 24) else 0.35 * np.sin(2 * np.pi * i / steps) * (1 if k >= 25 else -1)
+            world[k] = [sign * (swing + (0.05 if k < 25 else 0.0)), 0.02 * k, 0.1 * sign]
         out.append(Landmarks(100 + 100 * world[:, :2], world, np.ones(33), 1.0, None, np.eye(2, 3), np.zeros(4)))
     return out
 
@@ -361,6 +362,30 @@ def test_body_taken_for_turned_round_is_put_right_and_one_that_turns_is_followed
         world = front.world @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
         fixed = keeper.correct(dataclasses.replace(front, world=world))
         np.testing.assert_allclose(fixed.world, world)
+
+
+def arms_coming_down(frame: int, rng: np.random.Generator) -> Landmarks:
+    """Somebody facing the camera whose stretched arms come down within six frames; landmarks jitter as in blur."""
+    world = np.zeros((33, 3))
+    angle = np.deg2rad(60 - 25 * frame)
+    for k, name in enumerate(BLAZEPOSE33):
+        sign = 1 if name.startswith("left") else -1
+        out = {"elbow": 0.25, "wrist": 0.5}.get(name.split("_")[-1], 0.55 if 17 <= k < 23 else 0.0)
+        half, height = (0.18, -0.45) if 11 <= k < 23 else (0.1, 0.0) if k in (23, 24) else (0.12, 0.4) if k > 24 else \
+            (0.05, -0.65)
+        world[k] = [sign * (half + out * np.cos(angle)), height - out * np.sin(angle), 0.0]
+    world += rng.normal(0, 0.07, world.shape)
+    return Landmarks(100 + 100 * world[:, :2], world, np.ones(33), 1.0, None, np.eye(2, 3), np.zeros(4))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whole_body_taken_for_turned_round_for_some_frames_is_put_right(seed):
+    """None of trunk, arms and legs may be left swapped when the others are not: that is a crossed body."""
+    keeper, rng = SideKeeper(), np.random.default_rng(seed)
+    for i in range(6):
+        true = arms_coming_down(i, rng)
+        fixed = keeper.correct(exchanged(true, slice(1, 33)) if i in (2, 3, 4) else true)
+        np.testing.assert_allclose(fixed.world[11:], true.world[11:], err_msg=f"frame {i}")
 
 
 def test_lasting_opinion_of_the_network_wins():

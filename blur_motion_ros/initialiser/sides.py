@@ -1,16 +1,18 @@
 """Undoes left/right confusions of the landmark network from the motion over frames.
 
 In side views and in blur the network swaps a pair of limbs, or takes the whole body for turned round, for a few frames.
-For the legs, the arms and the trunk there are two readings of every frame, as seen or swapped; continuity across the
-image links the readings of consecutive frames, and every swapped frame costs a little, so that the network's lasting
-opinion wins. This is a Viterbi search over two states, of which only the present best reading is used.
+The legs, the arms and the trunk may each be as seen or swapped: eight readings of every frame. Continuity across the
+image links the readings of consecutive frames, limbs should be near their own side of the trunk, and every swapped
+frame costs a little, so that the network's lasting opinion wins. This is a Viterbi search over the eight, of which only
+the present best reading is used. (The three parts each for itself was worse: arms up, the trunk alone could flip, and
+the body's arms were crossed behind it.)
 
 Depth takes no part and is not swapped: the network derives it from the trunk (the far side's limbs are far).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numba import njit
@@ -21,45 +23,23 @@ from blur_motion_ros.types import Landmarks
 LEGS = np.arange(25, 33)  # knees to toes; the hips stay with the trunk
 ARMS = np.arange(13, 23)
 TRUNK = np.array([11, 12, 23, 24])  # shoulders and hips; the face goes with them
-_PAIRS = {"legs": (LEGS, 0.7), "arms": (ARMS, 0.7), "trunk": (TRUNK, 0.0)}  # share of the velocity expected to last
+_POINTS = np.r_[LEGS, ARMS, TRUNK]
+_PART = np.repeat(np.arange(3), [len(LEGS), len(ARMS), len(TRUNK)])
+_LASTING = np.array([0.7, 0.7, 0.0])  # share of the velocity of legs, arms and trunk that is expected to last
+_READ = np.array([[bits >> i & 1 for i in range(3)] for bits in range(8)], bool)  # legs, arms, trunk swapped
+_SWAPPED = _READ[:, _PART]
+_HUNG, _HANGS = (np.array([int(np.flatnonzero(_POINTS == p)[0]) for p in row])  # elbow on shoulder, knee on hip
+                 for row in ((13, 14, 25, 26), (11, 12, 23, 24)))
 READINGS = ((False, False), (True, False), (False, True), (True, True))  # legs, arms taken for the other side's
 _MIRROR = np.array(BLAZEPOSE33_MIRROR)
 _SIGMA = 0.12  # m, of a landmark's step beyond constant velocity
 _CAP = 9.0  # largest squared step counted, in sigmas: one wild point must not decide
-_PRICE = 1.0  # of a swapped reading, per frame, in mean squared sigmas
-_START = 3.0  # of taking the first frame for swapped
+_REACH = 0.2  # m: elbows and knees are farther from the other side's shoulder and hip than from their own
+# Of a reading with none to three parts swapped, per frame, in mean squared sigmas: often all go together, when the whole
+# body is taken for turned round, so that each further part costs half. In the first frame three times as much.
+_PRICES = np.array([0.0, 1.0, 1.5, 2.0])[_READ.sum(1)]
+_FIRST = 3.0
 _MEMORY = 30.0  # largest advantage one reading can have built up
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """cost so far; position [n, 2] m, smoothed against wild points; velocity [n, 2] m per frame."""
-
-    cost: float
-    position: np.ndarray
-    velocity: np.ndarray
-
-    def next(self, seen: np.ndarray, price: float, lasting: float) -> _Reading:
-        """After a frame that reads `seen` [n, 2]. lasting: share of the velocity that goes on."""
-        surprise, position, velocity = _follow(self.position, self.velocity, seen, lasting)
-        return _Reading(self.cost + price + surprise, position, velocity)
-
-
-@njit(cache=True)
-def _follow(position, velocity, seen, lasting):
-    """Mean squared step of points [n, 2] beyond what was expected (sigmas); new position and velocity [n, 2]."""
-    n = len(seen)
-    now, speed, total = np.empty((n, 2)), np.empty((n, 2)), 0.0
-    for i in range(n):
-        x, y = position[i, 0] + velocity[i, 0], position[i, 1] + velocity[i, 1]
-        dx, dy = seen[i, 0] - x, seen[i, 1] - y
-        squared = (dx * dx + dy * dy) / _SIGMA**2
-        share = 1 / (1 + squared / _CAP) ** 2
-        now[i, 0], now[i, 1] = x + share * dx, y + share * dy
-        for a in range(2):
-            speed[i, a] = lasting * (now[i, a] - position[i, a])
-        total += min(squared, _CAP)
-    return total / n, now, speed
 
 
 class SideKeeper:
@@ -70,25 +50,61 @@ class SideKeeper:
 
     def reset(self) -> None:
         """Start again with the network's own reading."""
-        self._pairs: dict[str, list[_Reading]] = {}
+        self._cost: np.ndarray | None = None  # [8], with position and velocity [8, n, 2] of each reading's limbs
+        self._position, self._velocity = np.zeros((2, len(_READ), len(_POINTS), 2))
 
     def correct(self, landmarks: Landmarks) -> Landmarks:
         """The landmarks of the next frame with swapped legs, arms or trunk put right."""
         seen = np.ascontiguousarray(landmarks.world[:, :2])
-        return swapped(landmarks, *(self._swapped(name, seen[_PAIRS[name][0]], seen[_MIRROR[_PAIRS[name][0]]])
-                                    for name in _PAIRS))
+        return swapped(landmarks, *_READ[self._follow(seen)].tolist())
 
-    def _swapped(self, name: str, seen: np.ndarray, mirrored: np.ndarray) -> bool:
-        past, lasting = self._pairs.get(name), _PAIRS[name][1]
-        if past is None:
-            still = np.zeros_like(seen)
-            self._pairs[name] = [_Reading(0.0, seen, still), _Reading(_START, mirrored, still)]
-            return False
-        now = [min((r.next(reading, price, lasting) for r in past), key=lambda r: r.cost)
-               for reading, price in ((seen, 0.0), (mirrored, _PRICE))]
-        least = min(r.cost for r in now)
-        self._pairs[name] = [replace(r, cost=min(r.cost - least, _MEMORY)) for r in now]
-        return now[1].cost < now[0].cost
+    def _follow(self, seen: np.ndarray) -> int:
+        """The cheapest reading of landmarks [33, 2] m, after those seen before."""
+        read = np.where(_SWAPPED[..., None], seen[_MIRROR[_POINTS]], seen[_POINTS])
+        price = np.array([_apart(r) for r in read])
+        if self._cost is None:
+            self._cost, self._position, self._velocity = price + _FIRST * _PRICES, read, np.zeros_like(read)
+            return int(self._cost.argmin())
+        price += _PRICES
+        cost, self._position, self._velocity = _step(self._cost, self._position, self._velocity, read, price, _PART,
+                                                     _LASTING)
+        self._cost = np.minimum(cost - cost.min(), _MEMORY)
+        return int(cost.argmin())
+
+
+def _apart(read: np.ndarray) -> float:
+    """How far limbs are from the side of the trunk that they are read on: mean square, in sigmas."""
+    away = read[_HUNG] - read[_HANGS]
+    return float((away**2).sum(-1).mean() / _REACH**2)
+
+
+@njit(cache=True)
+def _step(cost, position, velocity, read, price, part, lasting):
+    """One step of the Viterbi search. cost [8], position, velocity [8, n, 2] of the readings so far; read [8, n, 2]:
+    this frame read in each way; price [8] of that; part [n]: which of the parts a point belongs to."""
+    count, points, parts = len(cost), len(part), len(lasting)
+    size = np.zeros(parts)
+    for i in range(points):
+        size[part[i]] += 1
+    out_cost, out_position, out_velocity = np.full(count, np.inf), np.empty_like(read), np.empty_like(read)
+    now, speed = np.empty((points, 2)), np.empty((points, 2))
+    for new in range(count):
+        for old in range(count):
+            total = cost[old] + price[new]
+            for i in range(points):
+                x, y = position[old, i, 0] + velocity[old, i, 0], position[old, i, 1] + velocity[old, i, 1]
+                dx, dy = read[new, i, 0] - x, read[new, i, 1] - y
+                squared = (dx * dx + dy * dy) / _SIGMA**2
+                share = 1 / (1 + squared / _CAP) ** 2
+                now[i, 0], now[i, 1] = x + share * dx, y + share * dy
+                for a in range(2):
+                    speed[i, a] = lasting[part[i]] * (now[i, a] - position[old, i, a])
+                total += min(squared, _CAP) / size[part[i]]
+            if total < out_cost[new]:
+                out_cost[new] = total
+                out_position[new] = now
+                out_velocity[new] = speed
+    return out_cost, out_position, out_velocity
 
 
 def swapped(landmarks: Landmarks, legs: bool, arms: bool, trunk: bool = False) -> Landmarks:
