@@ -35,7 +35,7 @@ _MIRROR = np.array(BLAZEPOSE33_MIRROR)
 _SIGMA = 0.12  # m, of a landmark's step beyond constant velocity
 _CAP = 9.0  # largest squared step counted, in sigmas: one wild point must not decide
 _REACH = 0.2  # m: elbows and knees are farther from the other side's shoulder and hip than from their own
-# Of a reading with none to three parts swapped, per frame, in mean squared sigmas: often all go together, when the whole
+# Of a reading with none to three parts swapped, per frame, in mean squared sigmas: often all go together, as the whole
 # body is taken for turned round, so that each further part costs half. In the first frame three times as much.
 _PRICES = np.array([0.0, 1.0, 1.5, 2.0])[_READ.sum(1)]
 _FIRST = 3.0
