@@ -130,7 +130,7 @@ def estimate():
 
 def test_propagation_of_all_joints_is_what_sampling_states(body, estimate):
     times = np.linspace(0.033, 0.063, 4)
-    bare = TrajectorySettings(inflation=1, model_sigma=0, scale_sigma=0)
+    bare = TrajectorySettings(inflation=1, pose_inflation=1, model_sigma=0, scale_sigma=0)
     said = reliability.stated(estimate, body, times, bare)
     posed = reliability.pose_at(estimate, body, times)
     moved = reliability.joint_jacobian(posed, body.parents)
@@ -142,7 +142,7 @@ def test_propagation_of_all_joints_is_what_sampling_states(body, estimate):
 def test_relative_covariance_is_that_of_differences_from_the_pelvis(body, estimate):
     """Against numerical derivatives of joint positions by every coefficient, moved relative to the pelvis."""
     times, step = np.array([0.04, 0.06]), 1e-5
-    bare = TrajectorySettings(inflation=1, model_sigma=0, scale_sigma=0)
+    bare = TrajectorySettings(inflation=1, pose_inflation=1, model_sigma=0, scale_sigma=0)
     said = reliability.stated(estimate, body, times, bare)["pose, root-relative"]
 
     def place(shift):
@@ -157,7 +157,8 @@ def test_relative_covariance_is_that_of_differences_from_the_pelvis(body, estima
     np.testing.assert_allclose(said.value, place(0 * unit[0]), atol=1e-12)
     np.testing.assert_allclose(said.covariance, expected, atol=1e-4 * expected.max())
     assert np.abs(said.covariance[:, 0]).max() < 1e-15 and len(estimate.free) == 9 * FREE_COUNT
-    own = reliability.stated(estimate, body, times, TrajectorySettings(inflation=1, model_sigma=0.02, scale_sigma=0.05))
+    known = TrajectorySettings(inflation=1, pose_inflation=1, model_sigma=0.02, scale_sigma=0.05)
+    own = reliability.stated(estimate, body, times, known)
     more = own["pose, root-relative"].covariance - said.covariance
     r = said.value[1, 20]
     np.testing.assert_allclose(more[1, 20], 2 * 0.02**2 * np.eye(3) + 0.05**2 * np.outer(r, r), atol=1e-12)

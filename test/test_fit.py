@@ -230,7 +230,7 @@ def test_joint_covariance_matches_monte_carlo(scene):
     def at(free):
         e = MotionEstimate(0.0, 0.0633, EXPOSURES, reference, solver.widen(free), np.arange(189), root @ root.T,
                            Status.OK, 0.0, 0.0)
-        bare = TrajectorySettings(inflation=1.0, model_sigma=0.0, scale_sigma=0.0)
+        bare = TrajectorySettings(inflation=1.0, pose_inflation=1.0, model_sigma=0.0, scale_sigma=0.0)
         return sample(e, scene.body, np.array([0.05]), bare)
 
     cloud = np.array([at(d.reshape(21, 3, 3)).positions[0, 20] for d in draws])

@@ -1,17 +1,20 @@
-"""A limb that was followed wrongly begins anew where it is measured, and the rest of the body goes on."""
+"""A limb that was followed wrongly begins anew where it is measured, and the rest of the body goes on; a fit that does
+not cover the person is doubted."""
 
 import numpy as np
 import pytest
 from moving import PERIOD, MovingBody
 
+from blur_motion_ros.fit.doubt import doubt, doubted, silhouette_overlap
 from blur_motion_ros.fit.dynamics import carry
 from blur_motion_ros.fit.gaussian_terms import PoseGaussian
-from blur_motion_ros.fit.layout import FREE_COUNT, LIMB_SLOTS, WindowLayout
+from blur_motion_ros.fit.image_terms import Target
+from blur_motion_ros.fit.layout import FREE_COUNT, LIMB_OF_SLOT, LIMB_SLOTS, WindowLayout
 from blur_motion_ros.fit.settings import FitSettings
 from blur_motion_ros.fit.starts import Start, limbs_anew
 from blur_motion_ros.fit.window import BlurFit
 from blur_motion_ros.motion import rotations
-from blur_motion_ros.trajectory import joints_at
+from blur_motion_ros.trajectory import joints_at, sample
 from blur_motion_ros.types import Exposure
 
 SHOULDER, WRIST, JUMP = 17, 21, 8  # right arm; frame from which it is elsewhere
@@ -50,6 +53,51 @@ def test_an_arm_followed_wrongly_is_found_again_and_the_body_goes_on():
     assert not any("COLD_START" in str(e.status) for e in estimates[2:])
     drifting = [joints_at(e, MovingBody(leaping).body, np.array([e.end - 0.01, e.end]))[:, 0] for e in estimates[4:]]
     assert np.allclose([(b - a)[0] / 0.01 for a, b in drifting], DRIFT, atol=0.5)
+
+
+def test_a_limb_that_stays_lost_is_doubted():
+    """What nothing finds again must at least not be published as sure."""
+    _, found = followed(FitSettings())
+    away, lost = followed(FitSettings(limb_above=1e9))
+    assert away[JUMP + 1] > 0.3
+    body = MovingBody(leaping).body
+
+    def spread(estimate):
+        trajectory = sample(estimate, body, np.array([estimate.end]))
+        return np.sqrt(np.trace(trajectory.position_covariance[0, WRIST]) / 3)
+
+    assert spread(lost[JUMP + 1]) > 2 * spread(found[JUMP + 1])
+    assert spread(lost[JUMP + 1]) > 0.3 * away[JUMP + 1]
+
+
+def test_overlap_of_silhouettes_where_the_matte_knows():
+    """Half of each exposure's person covered, and as much beside them: a third. Unknown pixels do not count."""
+    value, weight = np.zeros((2, 8, 8, 4), np.float32), np.full((2, 8, 8, 4), 5.0, np.float32)
+    value[:, 2:6, 0:4, 3] = 1.0
+    predicted = np.zeros_like(value)
+    predicted[:, 2:6, 2:6, 3] = 1.0
+    target = Target(value, weight, np.zeros((2, 8, 8, 3), np.float32), np.eye(3))
+    assert silhouette_overlap(target, predicted) == pytest.approx(1 / 3)
+    weight[:, :, 4:, 3] = 1e-3
+    assert silhouette_overlap(target, predicted) == pytest.approx(1 / 2)
+    weight[..., 3] = 1e-3
+    assert silhouette_overlap(target, predicted) == 1.0  # without a background the images say nothing either way
+    assert doubt(1.0) == doubt(0.85) == 1.0
+    assert doubt(0.85 - 1 / 12) == pytest.approx(np.e)
+    assert doubt(0.0) == pytest.approx(doubt(0.45))
+    assert doubt(0.0) > 100
+
+
+def test_only_the_limb_that_is_measured_elsewhere_is_doubted():
+    root = np.random.default_rng(1).normal(size=(189, 300))
+    covariance = root @ root.T
+    surprises = np.array([3.0, 0.1, 0.2, 1.6, 0.3, 0.4])  # the trunk's surprise and the usual ones count for nothing
+    out = doubted(covariance, 0.9, surprises) / covariance
+    limb = np.repeat(LIMB_OF_SLOT == RIGHT_ARM, 9)
+    np.testing.assert_allclose(out[np.ix_(limb, limb)], 4.0)
+    np.testing.assert_allclose(out[np.ix_(limb, ~limb)], 2.0)
+    np.testing.assert_allclose(out[np.ix_(~limb, ~limb)], 1.0)
+    np.testing.assert_allclose(doubted(covariance, 0.0, surprises) / covariance / out, doubt(0.0))
 
 
 def test_distance_of_a_limb_counts_that_limb_only():

@@ -57,9 +57,9 @@ def relative(estimate: MotionEstimate, body: FitBody, times: np.ndarray, setting
     moved = joint_jacobian(pose_at(estimate, body, times), body.parents)
     moved = moved - moved[:, :1]
     place, velocity = (v - v[:, :1] for v in (s.positions, s.linear_velocity))
-    own = settings.inflation**2 * estimate.covariance
-    place_cov = propagated(moved, basis, own) + 2 * settings.model_sigma**2 * np.eye(3)
-    velocity_cov = propagated(moved, rate, own)
+    own = estimate.covariance
+    place_cov = settings.pose_inflation**2 * propagated(moved, basis, own) + 2 * settings.model_sigma**2 * np.eye(3)
+    velocity_cov = settings.inflation**2 * propagated(moved, rate, own)
     scale = settings.scale_sigma**2
     return (Stated(place, place_cov + scale * place[..., :, None] * place[..., None, :]),
             Stated(velocity, velocity_cov + scale * velocity[..., :, None] * velocity[..., None, :]))

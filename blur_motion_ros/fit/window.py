@@ -11,6 +11,7 @@ from blur_motion_ros.evaluation import blur_rate as silhouettes
 from blur_motion_ros.fit import colour, linear, solver
 from blur_motion_ros.fit.degrees import degrees, expected_travel
 from blur_motion_ros.fit.direction_search import DirectionTracker, escape, image_costs
+from blur_motion_ros.fit.doubt import doubted, silhouette_overlap
 from blur_motion_ros.fit.dynamics import Carry, MotionPrior, carry, process_noise
 from blur_motion_ros.fit.exposure_estimate import ExposureEstimator
 from blur_motion_ros.fit.gaussian_terms import MEASURED, PoseGaussian, RotationVectorPrior, Term
@@ -26,6 +27,7 @@ from blur_motion_ros.fit.surface import Surface
 from blur_motion_ros.motion.pose import body_state, local_rotations
 from blur_motion_ros.types import Exposure, MotionEstimate, Observation, PoseMeasurement, Status
 
+_APART = 2.0  # squared distance of a limb from its measurement, per angle: one of the two is wrong
 _CONTRADICTED = 5.0  # on standard deviations where the measurements of a window contradict each other
 
 
@@ -43,9 +45,14 @@ class Hypothesis:
         return measured[0].squared(free) if measured else 0.0
 
     def surprises(self, free: np.ndarray) -> np.ndarray:
-        """[6] the same of each limb alone, over its number of angles (1 is expected)."""
-        measured = [t for t in self.evidence[-1] if isinstance(t, PoseGaussian)]
-        return measured[0].by_limb(free) if measured else np.zeros(len(LIMBS))
+        """[F, 6] the same of each exposure's measurement and each limb alone, over its number of angles (1 is expected;
+        0 without a measurement)."""
+        out = np.zeros((len(self.evidence), len(LIMBS)))
+        for i, terms in enumerate(self.evidence):
+            for term in terms:
+                if isinstance(term, PoseGaussian):
+                    out[i] = term.by_limb(free)
+        return out
 
 
 class BlurFit:
@@ -107,7 +114,7 @@ class BlurFit:
             if not self._coloured or self._seen % self.settings.colour_every == 0 or self._surface is not None:
                 self._update_colours(problem, solution)
         self._coloured = True
-        return self._finish(observations, layout, hypothesis.start, problem, solution)
+        return self._finish(observations, layout, hypothesis, problem, solution)
 
     def _hold_still(self, problem: solver.Problem, hypothesis: Hypothesis) -> tuple[solver.Problem, Hypothesis]:
         """Both with a prior on what the last rendering of the problem shows to be still."""
@@ -134,7 +141,7 @@ class BlurFit:
         tried = [self._try(observations, layout, going_on)]
         if measured:
             _, hypothesis, free = tried[0]
-            afresh, anew = join(measured, layout), hypothesis.surprises(free) > s.limb_above
+            afresh, anew = join(measured, layout), hypothesis.surprises(free)[-1] > s.limb_above
             anew[0] = False  # without the trunk there is nothing that goes on
             if anew.any():
                 tried.append(self._try(observations, layout, limbs_anew(going_on, afresh, anew)))
@@ -230,25 +237,35 @@ class BlurFit:
 
     # -- what came out -------------------------------------------------------------------------------------------
 
-    def _finish(self, observations, layout, start, problem, solution) -> MotionEstimate:
-        normal = solution.normal or problem.normal(solution.free, solution.evaluation)
-        total, _ = normal.total()
-        blur = blur_rate(problem.workspace.frames.alpha[-layout.subframes:])
-        rms = _rms(problem, solution)
+    def _finish(self, observations, layout, hypothesis, problem, solution) -> MotionEstimate:
+        start, free = hypothesis.start, solution.free
+        normal = solution.normal or problem.normal(free, solution.evaluation)
+        blur, rms = blur_rate(problem.workspace.frames.alpha[-layout.subframes:]), _rms(problem, solution)
+        self._carry = self._hand_on(layout, start, free, normal)
+        poor, covariance = self._doubted(observations, hypothesis, problem, solution, linear.inverse(normal.total()[0]))
+        status = self._status(layout, start.carried, blur)
+        if poor or rms > self.settings.poor_fit:
+            status |= Status.POOR_FIT
         reference = body_state(start.reference, self.betas, start.reference_transl)
-        self._carry = self._hand_on(layout, start, solution.free, normal)
-        status, covariance = self._status(layout, start.carried, blur, rms), linear.inverse(total)
-        measured = [o.measurement for o in observations if o.measurement is not None]
-        if agreeing(measured) < len(measured):
-            status, covariance = status | Status.POOR_FIT, _CONTRADICTED**2 * covariance
-        self._last = MotionEstimate(layout.start, layout.end, layout.exposures, reference, solver.widen(solution.free),
+        self._last = MotionEstimate(layout.start, layout.end, layout.exposures, reference, solver.widen(free),
                                     free_indices(layout.degree), covariance, status, blur, rms)
         if status & Status.DIRECTION_UNDECIDED:
-            self._last = self.directions.add(self._last, self._reversal_costs(problem, solution.free))
+            self._last = self.directions.add(self._last, self._reversal_costs(problem, free))
         if self.exposure is not None and not status & (Status.COLD_START | Status.LOW_BLUR | Status.POOR_FIT):
-            self.exposure.look(problem, solution.free, normal)
+            self.exposure.look(problem, free, normal)
         self._seen += 1
         return self._last
+
+    def _doubted(self, observations, hypothesis, problem, solution, covariance) -> tuple[bool, np.ndarray]:
+        """Whether the fit is a poor one, and its covariance as far as it is to be believed."""
+        overlap = silhouette_overlap(problem.target, solution.evaluation.predicted)
+        apart = hypothesis.surprises(solution.free).max(0)
+        covariance = doubted(covariance, overlap, apart)
+        poor = overlap < self.settings.poor_overlap or apart[1:].max() > _APART
+        measured = [o.measurement for o in observations if o.measurement is not None]
+        if agreeing(measured) < len(measured):
+            return True, _CONTRADICTED**2 * covariance
+        return poor, covariance
 
     def _reversal_costs(self, problem: solver.Problem, free: np.ndarray) -> np.ndarray:
         """[64] negative log-likelihood of every combination of reversed limbs (`direction.STATES`)."""
@@ -263,7 +280,7 @@ class BlurFit:
         return carry(layout, start.reference, start.reference_transl, free, kept, normal.gradient[1:].sum(0),
                      layout.exposures[1].middle, noise)
 
-    def _status(self, layout: WindowLayout, warm: bool, blur: float, rms: float) -> Status:
+    def _status(self, layout: WindowLayout, warm: bool, blur: float) -> Status:
         status = Status.OK
         if not warm:
             status |= Status.COLD_START
@@ -271,8 +288,6 @@ class BlurFit:
             status |= Status.DIRECTION_UNDECIDED
         if blur < self.settings.low_blur:
             status |= Status.LOW_BLUR
-        if rms > self.settings.poor_fit:
-            status |= Status.POOR_FIT
         return status
 
 

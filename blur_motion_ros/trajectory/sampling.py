@@ -30,7 +30,9 @@ def sample(estimate: MotionEstimate, body: FitBody, times: np.ndarray,
     motion = np.einsum("tk,jkc->tjc", rate, estimate.coefficients)[:, FREE_ROWS]
     velocity = np.einsum("tjasb,tsb->tja", jacobian, motion)
     age = np.abs(times - np.clip(times, estimate.start, estimate.end))
-    position_cov, velocity_cov = (settings.inflation**2 * c for c in _covariances(estimate, jacobian, basis, rate))
+    position_cov, velocity_cov = _covariances(estimate, jacobian, basis, rate)
+    position_cov *= settings.pose_inflation**2
+    velocity_cov *= settings.inflation**2
     position_cov += _unmodelled(posed.joints, 0.5 * settings.acceleration_sigma * age**2, settings)
     velocity_cov += (settings.acceleration_sigma * age[:, None, None, None]) ** 2 * np.eye(3)
     velocity_cov += settings.scale_sigma**2 * velocity[..., :, None] * velocity[..., None, :]
