@@ -77,7 +77,7 @@ class FitSettings:
                                  low=0.001, high=1.0)
     sigma_alpha: float = setting(0.3, "least noise of the observed alpha", low=0.01, high=1.0)
     cutoff: float = setting(4.0, "Geman-McClure cut-off of image residuals", unit="sigma", low=0.5, high=100.0)
-    data_weight: float = setting(0.05, "weight of one pixel at 64 px (neighbouring pixels are not independent)",
+    data_weight: float = setting(0.1, "weight of one pixel at 64 px (neighbouring pixels are not independent)",
                                  low=0.0, high=1.0)
     motion_widening: float = setting(3.0, "spread of human motion, as a multiple of everyday mocap",
                                      low=0.1, high=100.0)
