@@ -75,7 +75,7 @@ class FitSettings:
     cold_iterations: int = setting(10, "Gauss-Newton steps per pyramid level on a cold start", low=1, high=100)
     sigma_image: float = setting(0.06, "colour noise incl. what the body model cannot explain", unit="linear light",
                                  low=0.001, high=1.0)
-    sigma_alpha: float = setting(0.3, "least noise of the observed alpha", low=0.01, high=1.0)
+    sigma_alpha: float = setting(0.15, "least noise of the observed alpha", low=0.01, high=1.0)
     cutoff: float = setting(4.0, "Geman-McClure cut-off of image residuals", unit="sigma", low=0.5, high=100.0)
     data_weight: float = setting(0.1, "weight of one pixel at 64 px (neighbouring pixels are not independent)",
                                  low=0.0, high=1.0)
