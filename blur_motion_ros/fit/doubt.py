@@ -13,9 +13,9 @@ import numpy as np
 from blur_motion_ros.fit.image_terms import Target
 from blur_motion_ros.fit.layout import FREE_COUNT, LIMB_OF_SLOT
 
-_GOOD_OVERLAP = 0.85  # silhouettes that agree this well leave the stated covariance as it is
+_GOOD_OVERLAP = 0.88  # silhouettes that agree this well leave the stated covariance as it is
 _DOUBT = 12.0  # logarithm of its growth per unit of overlap less than that
-_MOST_DOUBTED = 0.4  # overlap below 0.45 is as good as none
+_MOST_DOUBTED = 0.4  # overlap below 0.48 is as good as none
 _AGREED = 0.4  # squared distance of a limb from its measurement, per angle, up to which nothing is amiss
 
 
