@@ -1,6 +1,8 @@
 """A limb that was followed wrongly begins anew where it is measured, and the rest of the body goes on; a fit that does
 not cover the person is doubted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from moving import PERIOD, MovingBody
@@ -20,6 +22,7 @@ from blur_motion_ros.types import Exposure
 SHOULDER, WRIST, JUMP = 17, 21, 8  # right arm; frame from which it is elsewhere
 LEFT_ARM, RIGHT_ARM = 2, 3  # in layout.LIMBS
 DRIFT = 1.0  # m/s
+FAINT = FitSettings(data_weight=0.05, sigma_alpha=0.3)  # images that find no limb again by themselves
 EXPOSURES = tuple(Exposure(i * PERIOD, i * PERIOD + 0.03) for i in range(3))
 LAYOUT = WindowLayout.of(EXPOSURES[:2], 4, 2)
 TRANSL = np.array([0, 0.15, 3.0])
@@ -45,8 +48,8 @@ def followed(settings: FitSettings, frames: int = JUMP + 4) -> tuple[np.ndarray,
 
 
 def test_an_arm_followed_wrongly_is_found_again_and_the_body_goes_on():
-    away, estimates = followed(FitSettings())
-    stuck, _ = followed(FitSettings(limb_above=1e9))
+    away, estimates = followed(FAINT)
+    stuck, _ = followed(replace(FAINT, limb_above=1e9))
     assert away[4:JUMP].max() < 0.08
     assert away[JUMP + 1:].max() < 0.12  # one window sees both places; the next has it
     assert stuck[JUMP + 2] > 2 * away[JUMP + 2]  # what this is for
@@ -57,8 +60,8 @@ def test_an_arm_followed_wrongly_is_found_again_and_the_body_goes_on():
 
 def test_a_limb_that_stays_lost_is_doubted():
     """What nothing finds again must at least not be published as sure."""
-    _, found = followed(FitSettings())
-    away, lost = followed(FitSettings(limb_above=1e9))
+    _, found = followed(FAINT)
+    away, lost = followed(replace(FAINT, limb_above=1e9))
     assert away[JUMP + 1] > 0.3
     body = MovingBody(leaping).body
 

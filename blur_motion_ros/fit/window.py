@@ -27,7 +27,7 @@ from blur_motion_ros.fit.surface import Surface
 from blur_motion_ros.motion.pose import body_state, local_rotations
 from blur_motion_ros.types import Exposure, MotionEstimate, Observation, PoseMeasurement, Status
 
-_APART = 2.0  # squared distance of a limb from its measurement, per angle: one of the two is wrong
+_APART = 4.0  # squared distance of a limb from its measurement, per angle: one of the two is wrong
 _CONTRADICTED = 5.0  # on standard deviations where the measurements of a window contradict each other
 
 
