@@ -116,7 +116,7 @@ class FitSettings:
     first_order: FirstOrderSettings = field(default_factory=FirstOrderSettings)
     poor_fit: float = setting(3.0, "root mean square image residual (expected noise = 1) called a poor fit",
                               unit="sigma", low=0.1, high=100.0)
-    poor_overlap: float = setting(0.6, "overlap (intersection over union) of fitted and matted silhouette below which "
+    poor_overlap: float = setting(0.65, "overlap (intersection over union) of fitted and matted silhouette below which "
                                   "the fit is called poor", low=0.0, high=1.0)
     texture_size: int = setting(256, "side of the texture written by `fit --texture`", unit="texels", low=16, high=4096)
     texture_frames: int = setting(24, "exposures at most that the texture is solved from", low=1, high=1000)
