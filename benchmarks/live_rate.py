@@ -96,19 +96,10 @@ def to_and_fro(count: int) -> Iterator[int]:
 
 def play(stream: Path, folder: Path, assignments: list[str], topics: tuple[str, ...]) -> tuple[Run, list[Times]]:
     """Play `stream` once through a new pipeline; what was heard, and CPU times ten times a second."""
-    environment = live.environment()
-    parameters = [w for a in assignments for w in ("-p", a.replace("=", ":=", 1))]
     bag = folder / "bag"
-    player_command = ["blur_motion_ros.nodes", "player", "--ros-args", "-p", f"input:={stream}", "-p",
-                      "wait_for_info:=2", "-p", "settle:=2.0"]
-    with (live.process(["blur_motion_ros.demo.recorder", str(bag), *topics], environment,
-                       folder / "recorder.log") as client,
-          live.process(["blur_motion_ros.nodes", "pipeline", "--ros-args", *parameters], environment,
-                       folder / "pipeline.log") as pipeline):
-        live.wait_ready(bag, pipeline, folder / "pipeline.log")
-        with live.process(player_command, environment, folder / "player.log") as player:
-            times = watch({"player": player.pid, "pipeline": pipeline.pid, "client": client.pid}, player)
-        time.sleep(live.LAST_S)
+    with live.listening(bag, folder, assignments, topics) as parts:
+        with parts.playing(stream) as player:
+            times = watch({"player": player.pid, "pipeline": parts.pipeline.pid, "client": parts.recorder.pid}, player)
     if player.returncode != 0:
         raise RuntimeError(f"the player failed: {(folder / 'player.log').read_text()}")
     return results.read_run(bag), times

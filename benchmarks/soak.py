@@ -1,6 +1,6 @@
 """Long live run: rate, latency, memory growth and processor time of the pipeline process.
 
-    python benchmarks/soak.py FOLDER --minutes 10 [--rate 1.0] [--set name=value ...]
+    python benchmarks/soak.py FOLDER --minutes 10 [--pace 1.0] [--set name=value ...]
 
 FOLDER is a sequence folder; it is played in a loop, over DDS, into a pipeline in a process of its own.
 """
@@ -22,7 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--rate", type=float, default=1.0, help="speed of playing")
+    parser.add_argument("--pace", type=float, default=1.0, help="speed of playing")
     parser.add_argument("--set", action="append", default=[], dest="assignments")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -32,17 +32,10 @@ def main() -> int:
 
 def soak(args: argparse.Namespace, folder: Path) -> None:
     """Run everything and print a line every tenth of the time."""
-    environment = live.environment()
-    parameters = [w for a in args.assignments for w in ("-p", a.replace("=", ":=", 1))]
     bag = folder / "bag"
-    with (live.process(["blur_motion_ros.demo.recorder", str(bag)], environment, folder / "recorder.log"),
-          live.process(["blur_motion_ros.nodes", "pipeline", "--ros-args", *parameters], environment,
-                       folder / "pipeline.log") as pipeline):
-        live.wait_ready(bag, pipeline, folder / "pipeline.log")
-        player = ["blur_motion_ros.nodes", "player", "--ros-args", "-p", f"input:={Path(args.folder).resolve()}",
-                  "-p", "loop:=true", "-p", f"rate:={args.rate}"]
-        with live.process(player, environment, folder / "player.log"):
-            _watch(pipeline.pid, 60 * args.minutes)
+    with live.listening(bag, folder, args.assignments) as parts:
+        with parts.playing(Path(args.folder), args.pace, loop=True):
+            _watch(parts.pipeline.pid, 60 * args.minutes)
     _report(bag)
 
 

@@ -184,7 +184,7 @@ def test_blur_fit_takes_the_solver_from_its_settings(scene):
         for i, (e, v, p) in enumerate(zip(EXPOSURES, scene.value, scene.plate, strict=True)))
     estimates = {}
     for kind in ("lm", "adam"):
-        first = FirstOrderSettings(cold_iterations=60)
+        first = FirstOrderSettings(cold_iterations=150)
         fit = BlurFit(FitSettings(inflation=0.0, solver=kind, first_order=first, cold_iterations=20), scene.body,
                       np.zeros(10))
         fit._colours = scene.colours.copy()

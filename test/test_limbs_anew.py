@@ -120,6 +120,11 @@ def test_distance_of_a_limb_counts_that_limb_only():
     assert np.abs(np.delete(of, RIGHT_ARM)).max() < 1e-12
 
 
+def test_measurements_of_no_weight_surprise_nobody():
+    away, _ = followed(FitSettings(measurement_weight=0.0), 4)
+    assert np.isfinite(away).all()
+
+
 def test_what_is_handed_on_without_a_limb_knows_the_rest_as_before():
     rng = np.random.default_rng(11)
     root = rng.normal(size=(189, 400))

@@ -29,39 +29,63 @@ class Usage:
     pace: float = 1.0
 
 
+@dataclass(frozen=True)
+class Listening:
+    """A pipeline and a recorder that wait for images, and how another process joins them."""
+
+    pipeline: subprocess.Popen
+    recorder: subprocess.Popen
+    environment: dict[str, str]
+    log_folder: Path
+
+    def play(self, sequence: Path, pace: float = 1.0) -> None:
+        """Play `sequence` to its end. RuntimeError when the player fails."""
+        with self.playing(sequence, pace) as player:
+            if player.wait() != 0:
+                raise RuntimeError(f"the player failed: {_last_line(self.log_folder / 'player.log')}")
+
+    @contextmanager
+    def playing(self, sequence: Path, pace: float = 1.0, loop: bool = False) -> Iterator[subprocess.Popen]:
+        """A player of `sequence`, which begins when all listen to what they should hear; ended on leaving."""
+        command = ["blur_motion_ros.nodes", "player", "--ros-args"]
+        for parameter in (f"input:={sequence.resolve()}", f"pace:={float(pace)}", "wait_for_info:=2", "settle:=2.0",
+                          f"loop:={str(loop).lower()}"):
+            command += ["-p", parameter]
+        with process(command, self.environment, self.log_folder / "player.log") as player:
+            yield player
+
+
+@contextmanager
+def listening(bag: Path, log_folder: Path, assignments: list[str], topics: tuple[str, ...] = ()
+              ) -> Iterator[Listening]:
+    """A pipeline with these settings and a recorder to `bag` (replaced), ready for images; ended after the last
+    estimates. topics: what is recorded (none: every output). RuntimeError when a part fails."""
+    variables = environment()
+    shutil.rmtree(bag, ignore_errors=True)
+    Path(str(bag) + ".ready").unlink(missing_ok=True)
+    parameters = [w for a in assignments for w in ("-p", a.replace("=", ":=", 1))]
+    with (process(["blur_motion_ros.demo.recorder", str(bag), *topics], variables, log_folder / "recorder.log",
+                  interrupt=True) as recorder,
+          process(["blur_motion_ros.nodes", "pipeline", "--ros-args", *parameters], variables,
+                  log_folder / "pipeline.log", interrupt=True) as pipeline):
+        wait_ready(bag, pipeline, log_folder / "pipeline.log")
+        yield Listening(pipeline, recorder, variables, log_folder)
+        time.sleep(LAST_S)
+
+
 def play_live(sequence: Path, bag: Path, log_folder: Path, assignments: list[str], say: Callable[[str], None],
               pace: float = 1.0) -> Usage:
     """Play `sequence` through the pipeline, recording to `bag` (replaced). RuntimeError when a part fails.
 
     pace: speed of playing; 1 is real time. The stamps are those of real time at any pace.
     """
-    variables = environment()
-    shutil.rmtree(bag, ignore_errors=True)
-    Path(str(bag) + ".ready").unlink(missing_ok=True)
-    parameters = [w for a in assignments for w in ("-p", a.replace("=", ":=", 1))]
-    recorder_command = ["blur_motion_ros.demo.recorder", str(bag)]
-    with (process(recorder_command, variables, log_folder / "recorder.log", interrupt=True),
-          process(["blur_motion_ros.nodes", "pipeline", "--ros-args", *parameters], variables,
-                   log_folder / "pipeline.log", interrupt=True) as pipeline):
-        say("starting the pipeline")
-        wait_ready(bag, pipeline, log_folder / "pipeline.log")
+    say("starting the pipeline")
+    with listening(bag, log_folder, assignments) as parts:
         say("playing in real time" if pace == 1 else f"playing at {pace:.2f} of real time")
-        before, start = cpu_seconds(pipeline.pid), time.monotonic()
-        _play(sequence, variables, log_folder / "player.log", pace)
-        usage = Usage(cpu_seconds(pipeline.pid) - before, time.monotonic() - start, memory_mb(pipeline.pid, "VmHWM"),
-                      pace)
-        time.sleep(LAST_S)
-    return usage
-
-
-def _play(sequence: Path, environment: dict[str, str], log: Path, pace: float) -> None:
-    """Play when the node and the recorder listen to all that they should hear."""
-    command = ["blur_motion_ros.nodes", "player", "--ros-args"]
-    for parameter in (f"input:={sequence}", f"pace:={float(pace)}", "wait_for_info:=2", "settle:=2.0"):
-        command += ["-p", parameter]
-    with process(command, environment, log) as player:
-        if player.wait() != 0:
-            raise RuntimeError(f"the player failed: {_last_line(log)}")
+        pid = parts.pipeline.pid
+        before, start = cpu_seconds(pid), time.monotonic()
+        parts.play(sequence, pace)
+        return Usage(cpu_seconds(pid) - before, time.monotonic() - start, memory_mb(pid, "VmHWM"), pace)
 
 
 @contextmanager

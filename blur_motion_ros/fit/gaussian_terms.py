@@ -90,7 +90,9 @@ class PoseGaussian:
                              self.information)
 
     def by_limb(self, free: np.ndarray) -> np.ndarray:
-        """[6] squared Mahalanobis distance of each limb alone, over its number of angles."""
+        """[6] squared Mahalanobis distance of each limb alone, over its number of angles; 0 with weight 0."""
+        if not self.information.any():
+            return np.zeros(len(LIMB_SLOTS))
         error, _ = _pose_error(free, self.basis, self.reference, self.reference_transl, self.rotation, self.transl)
         covariance, error = linear.inverse(self.information), error.reshape(-1)
         out = np.empty(len(LIMB_SLOTS))
