@@ -179,7 +179,10 @@ class BlurFit:
         return self._surface
 
     def _steps(self, hypothesis: Hypothesis) -> int:
-        return self.settings.iterations if hypothesis.start.carried else self.settings.cold_iterations
+        s = self.settings
+        if hypothesis.start.carried:
+            return s.iterations
+        return s.cold_iterations if self._carry is None else (s.cold_iterations + 1) // 2  # colours are known by then
 
     # -- what to minimise ----------------------------------------------------------------------------------------
 
