@@ -1,8 +1,8 @@
 """A whole recording at once, without ROS: what comes later may correct what came before.
 
-With hindsight the recording is gone through twice: first as the live node would, to see the person; then the
+With hindsight the recording is gone through three times: first as the live node would, to see the person; then the
 initialiser's measurements are made anew with all of them known (`initialiser.hindsight`), and every exposure is told
-from the latest window that contains it (a fixed-lag smoother).
+from the latest window that contains it (a fixed-lag smoother); then the same backwards (`fit.both_ways`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import cv2
 import numpy as np
 
 from blur_motion_ros.config import Settings
-from blur_motion_ros.data.sequence import Sequence
+from blur_motion_ros.data.sequence import Sequence, backwards
+from blur_motion_ros.fit.both_ways import agreed, mirrored
 from blur_motion_ros.fit.direction_search import in_hindsight
+from blur_motion_ros.initialiser.base import Initialiser
 from blur_motion_ros.initialiser.hindsight import Hindsight, Look
 from blur_motion_ros.pipeline import Pipeline
 from blur_motion_ros.types import Frame, MotionEstimate, Plate, PoseMeasurement, Status
@@ -28,7 +30,7 @@ Progress = Callable[[Iterable[Frame], str], Iterable[Frame]]
 def fit_recording(recording: Sequence, settings: Settings, hindsight: int = HINDSIGHT,
                   progress: Progress = lambda frames, what: frames,
                   adapt: Callable[[Pipeline], None] = lambda pipeline: None, directions: bool = True,
-                  measurements: list[PoseMeasurement | None] | None = None
+                  measurements: list[PoseMeasurement | None] | None = None, both_ways: bool = True
                   ) -> tuple[list[MotionEstimate], Pipeline]:
     """One estimate per exposure, and the pipeline that made them (its body and skeleton).
 
@@ -36,6 +38,7 @@ def fit_recording(recording: Sequence, settings: Settings, hindsight: int = HIND
     progress: wraps the frames of each of the two rounds, e.g. tqdm.  adapt: changes a pipeline before it is used.
     directions: with windows of one exposure, decide the direction of time from the whole recording.
     measurements: what `measure_recording` found, so that the person need not be looked for again.
+    both_ways: with hindsight, fit the recording played backwards as well (`fit.both_ways`).
     """
     settings = replace(settings, fit=replace(settings.fit, frames=max(settings.fit.frames, hindsight + 1)))
     if settings.camera.exposure_mode == "estimate" and hindsight > 0:
@@ -50,7 +53,21 @@ def fit_recording(recording: Sequence, settings: Settings, hindsight: int = HIND
             pipeline = pipeline_for(recording, settings, adapt, Replay(again(looks)))
     record = pipeline.record_directions() if directions and settings.fit.frames == 1 else []
     estimates = [pipeline.process(frame) for frame in progress(recording, "fitting")]
-    return in_hindsight(with_hindsight(estimates, hindsight), record, settings.fit), pipeline
+    estimates = in_hindsight(with_hindsight(estimates, hindsight), record, settings.fit)
+    if hindsight == 0 or not both_ways:
+        return estimates, pipeline
+    return _both_ways(estimates, recording, settings, hindsight, progress, adapt, pipeline.initialiser), pipeline
+
+
+def _both_ways(estimates: list[MotionEstimate], recording: Sequence, settings: Settings, hindsight: int,
+               progress: Progress, adapt: Callable[[Pipeline], None], replay: Initialiser) -> list[MotionEstimate]:
+    """The estimates together with those of the recording played backwards, where measurements can be played so too."""
+    if not isinstance(replay, Replay):
+        return estimates
+    reverse, total = backwards(recording)
+    pipeline = pipeline_for(reverse, settings, adapt, replay.backwards())
+    again = with_hindsight([pipeline.process(frame) for frame in progress(reverse, "backwards")], hindsight)
+    return [agreed(a, mirrored(b, total)) for a, b in zip(estimates, again[::-1], strict=True)]
 
 
 def measure_recording(recording: Sequence, settings: Settings
@@ -89,6 +106,10 @@ class Replay:
         if measurement is None:
             return None
         return replace(_with_mask(measurement, _unpacked), time=frame.exposure.middle)
+
+    def backwards(self) -> Replay:
+        """The same for the recording played backwards."""
+        return Replay(self._measurements[::-1])
 
     def reset(self) -> None:
         """Nothing is remembered between frames."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,6 +73,35 @@ class Sequence:
             raise SequenceError(f"{self.name}: frame {index} is {image.shape[1]} x {image.shape[0]}, the camera"
                                 f" {self.camera.width} x {self.camera.height}; use the calibration of this resolution")
         return Frame(image, self.exposures[index], self.camera, index)
+
+
+def backwards(recording: Sequence) -> tuple[Sequence, float]:
+    """The recording played backwards, and the time that it is mirrored about, doubled: what was at t is at that - t."""
+    total = recording.exposures[0].open + recording.exposures[-1].close
+    exposures = tuple(Exposure(total - e.close, total - e.open) for e in recording.exposures[::-1])
+    return replace(recording, exposures=exposures, images=_Backwards(recording.images, len(recording))), total
+
+
+class _Backwards:
+    """The first `count` images from the last to the first; decoded in runs, because a video only plays forwards."""
+
+    def __init__(self, images: Images, count: int, run: int = 32):
+        self._images, self._count, self._run = images, count, run
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._images[self._count - 1 - index]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for start in reversed(range(0, self._count, self._run)):
+            stop = min(start + self._run, self._count)
+            if isinstance(self._images, VideoFile):
+                run = list(self._images.between(start, stop))
+            else:
+                run = [self._images[i] for i in range(start, stop)]
+            yield from reversed(run)
 
 
 def read(path: str | Path, camera: str | Path | Camera | None = None, background: str | Path | None = None,
@@ -230,15 +259,20 @@ class VideoFile:
         return self._count
 
     def __getitem__(self, index: int) -> np.ndarray:
+        return next(self.between(index, index + 1))
+
+    def between(self, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Frames start .. stop - 1, found by seeking once."""
         capture = self._open()
         try:
-            capture.set(cv2.CAP_PROP_POS_FRAMES, index)
-            ok, image = capture.read()
+            capture.set(cv2.CAP_PROP_POS_FRAMES, start)
+            for index in range(start, stop):
+                ok, image = capture.read()
+                if not ok:
+                    raise SequenceError(f"video {self.path.name}: frame {index} cannot be decoded")
+                yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         finally:
             capture.release()
-        if not ok:
-            raise SequenceError(f"video {self.path.name}: frame {index} cannot be decoded")
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         capture = self._open()

@@ -42,17 +42,22 @@ def reverse(coefficients: np.ndarray) -> np.ndarray:
     return coefficients * sign[:, None]
 
 
+def nodes(start: float, end: float, degree: int) -> np.ndarray:
+    """[degree + 1] times (Chebyshev) at which the values of a polynomial determine it well."""
+    x = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
+    return start + (x + 1) / 2 * (end - start)
+
+
 def shift_matrix(old: tuple[float, float], new: tuple[float, float], degree: int) -> np.ndarray:
     """[K, K] matrix M with `new_coefficients = M @ old_coefficients`: the same curve on another interval (exact)."""
-    nodes = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
-    times = new[0] + (nodes + 1) / 2 * (new[1] - new[0])
+    times = nodes(*new, degree)
     return np.linalg.solve(basis(times, *new, degree), basis(times, *old, degree))
 
 
 def monomials_from_legendre(degree: int) -> np.ndarray:
     """[K, K] matrix from Legendre coefficients on the window to monomial coefficients in tau on [0, 1]."""
-    nodes = np.linspace(0, 1, degree + 1)
-    return np.linalg.solve(np.vander(nodes, degree + 1, increasing=True), basis(nodes, 0.0, 1.0, degree))
+    tau = np.linspace(0, 1, degree + 1)
+    return np.linalg.solve(np.vander(tau, degree + 1, increasing=True), basis(tau, 0.0, 1.0, degree))
 
 
 def fit(values: np.ndarray, times: np.ndarray, start: float, end: float, degree: int) -> np.ndarray:

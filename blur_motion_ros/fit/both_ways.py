@@ -1,0 +1,93 @@
+"""Two fits of one recording, forwards and backwards in time, made into one.
+
+What a fit hands on from window to window keeps its mistakes alive: a limb that was lost stays lost for a while, always
+*after* the moment that it could not see. Run backwards the same recording has its mistakes elsewhere, so each limb's
+motion is taken from both, weighted by how sure each fit is of it; where they differ, the covariance says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from blur_motion_ros.fit.direction import within
+from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, LIMB_OF_SLOT, LIMBS, free_indices
+from blur_motion_ros.motion import polynomials, rotations
+from blur_motion_ros.motion.pose import body_state, local_rotations
+from blur_motion_ros.types import Exposure, MotionEstimate, Status
+
+_BEGINNINGS = Status.COLD_START | Status.DIRECTION_UNDECIDED  # one of the two fits had a past there
+
+
+def mirrored(estimate: MotionEstimate, total: float) -> MotionEstimate:
+    """The motion run backwards: what was at time t is at `total` - t."""
+    exposures = tuple(Exposure(total - e.close, total - e.open) for e in estimate.exposures)
+    covariance = estimate.covariance
+    if covariance is not None:
+        sign = np.ones((FREE_COUNT, estimate.coefficients.shape[1], 3))
+        sign[:, 1::2] = -1.0
+        covariance = covariance * np.outer(sign, sign)
+    return replace(estimate, start=total - estimate.end, end=total - estimate.start, exposures=exposures,
+                   coefficients=polynomials.reverse(estimate.coefficients), covariance=covariance)
+
+
+def agreed(a: MotionEstimate, b: MotionEstimate) -> MotionEstimate:
+    """Both motions over the exposure that they are about (the last of each, the same), as one.
+
+    Each limb between the two, nearer to the one that is surer of it (its variance at mid-exposure). Covariance: the
+    weighted mean of both, as they rest on the same images, and the square of what each is away from the mean.
+    """
+    if a.status & Status.LOST or b.status & Status.LOST:
+        return b if a.status & Status.LOST else a
+    a, b = within(a), within(b)
+    share = _share_of_second(a, b)
+    degree = a.coefficients.shape[1] - 1
+    times = polynomials.nodes(a.start, a.end, degree)
+    first, second = _motion(a, times), _motion(b, times)
+    slots = np.zeros(25)
+    slots[0], slots[1 + FREE_JOINTS] = share[0], share[1:]
+    rotmats = rotations.slerp(first[0], second[0], np.broadcast_to(slots[1:], first[0].shape[:2]))
+    transl = first[1] + slots[0] * (second[1] - first[1])
+    reference, turning = polynomials.fit_rotations(rotmats, times, a.start, a.end, degree)
+    middle = transl[len(times) // 2]
+    moving = polynomials.fit((transl - middle)[:, None], times, a.start, a.end, degree)
+    coefficients = np.concatenate([moving, turning])
+    apart = (_coefficients(second, reference, middle, a) - _coefficients(first, reference, middle, a)).reshape(-1)
+    free, weight = free_indices(degree), np.repeat(share, 3 * (degree + 1))
+    covariance = None
+    if a.covariance is not None and b.covariance is not None:
+        root_a, root_b = np.sqrt(1 - weight), np.sqrt(weight)
+        away = np.sqrt(weight * (1 - weight)) * apart[free]
+        covariance = (root_a[:, None] * a.covariance * root_a + root_b[:, None] * b.covariance * root_b
+                      + np.outer(away, away))
+    status = (a.status | b.status) & ~_BEGINNINGS | (a.status & b.status)
+    state = body_state(reference, a.reference.betas, middle)
+    return replace(a, reference=state, coefficients=coefficients, free=free, covariance=covariance, status=status,
+                   rms=0.5 * (a.rms + b.rms))
+
+
+def _share_of_second(a: MotionEstimate, b: MotionEstimate) -> np.ndarray:
+    """[21] weight of b for each free slot, the same within a limb; a half where there is no covariance."""
+    if a.covariance is None or b.covariance is None:
+        return np.full(FREE_COUNT, 0.5)
+    variance = np.stack([np.diagonal(e.covariance).reshape(FREE_COUNT, -1, 3)[:, 0].sum(-1) for e in (a, b)])
+    limbs = np.stack([[v[LIMB_OF_SLOT == limb].mean() for limb in range(len(LIMBS))] for v in variance])
+    return (limbs[0] / np.maximum(limbs.sum(0), 1e-12))[LIMB_OF_SLOT]
+
+
+def _motion(estimate: MotionEstimate, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Local rotations [T, 24, 3, 3] and translation [T, 3] at `times`."""
+    basis = polynomials.basis(times, estimate.start, estimate.end, estimate.coefficients.shape[1] - 1)
+    value = np.einsum("tk,jkc->tjc", basis, estimate.coefficients)
+    return local_rotations(estimate.reference) @ rotations.exp(value[:, 1:]), estimate.reference.transl + value[:, 0]
+
+
+def _coefficients(motion: tuple[np.ndarray, np.ndarray], reference: np.ndarray, transl: np.ndarray,
+                  like: MotionEstimate) -> np.ndarray:
+    """Coefficients [25, K, 3] of a motion at the nodes of `like`, relative to a reference."""
+    degree = like.coefficients.shape[1] - 1
+    times = polynomials.nodes(like.start, like.end, degree)
+    logs = rotations.log(np.swapaxes(reference, -1, -2) @ motion[0])
+    values = np.concatenate([(motion[1] - transl)[:, None], logs], 1)
+    return polynomials.fit(values, times, like.start, like.end, degree)
