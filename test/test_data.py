@@ -8,7 +8,7 @@ import pytest
 
 from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.data import sequence
-from blur_motion_ros.data.sequence import SequenceError, read, read_sequence, read_video, write_sequence
+from blur_motion_ros.data.sequence import SequenceError, backwards, read, read_sequence, read_video, write_sequence
 from blur_motion_ros.types import Exposure
 
 CAMERA = Camera(48, 32, np.array([[50.0, 0, 23.5], [0, 50, 15.5], [0, 0, 1]]), np.array([0.1, 0, 0, 0]))
@@ -131,6 +131,21 @@ def test_video_frames_open_at_their_times(video):
     assert np.abs(frames[4].image[5, 5].astype(int) - [10, 160, 200]).max() < 12, "RGB"
     assert np.array_equal(found[4].image, frames[4].image)
     assert read_video(video, CAMERA).exposures[0].duration == pytest.approx(0.045)
+
+
+@pytest.mark.parametrize("run", [2, 32])
+def test_backwards_shows_every_frame_at_its_mirrored_time(video, run):
+    found = read_video(video, CAMERA, exposure=0.02)
+    reverse, total = backwards(found)
+    reverse.images._run = run
+    frames, there = list(found), list(reverse)
+    assert len(reverse) == len(there) == 6 and [f.index for f in there] == list(range(6))
+    for f, r in zip(frames, there[::-1], strict=True):
+        assert np.array_equal(f.image, r.image)
+        assert (total - r.exposure.close, total - r.exposure.open) == pytest.approx((f.exposure.open, f.exposure.close))
+    assert np.array_equal(reverse[1].image, frames[4].image)
+    opens = [f.exposure.open for f in there]
+    assert opens == sorted(opens)
 
 
 def test_video_errors(video, tmp_path):

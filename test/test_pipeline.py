@@ -10,10 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from blur_motion_ros import cli
+from blur_motion_ros import cli, config
 from blur_motion_ros.body.joints import lsp14
 from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.data import sequence
+from blur_motion_ros.fit.both_ways import mirrored
+from blur_motion_ros.offline import fit_recording, measure_recording
 from blur_motion_ros.pipeline import Pipeline
 from blur_motion_ros.trajectory import sample
 from blur_motion_ros.types import Exposure, Frame, Status
@@ -73,6 +75,24 @@ def test_reversed_frames_come_out_reversed(walk, walk_fit):
         back = middle(other, reversed_estimates[len(frames) - 1 - i]).linear_velocity[0]
         products.append(float((ahead * back).sum()))
     assert max(products) < 0, products
+
+
+@needs_devset
+def test_with_hindsight_a_reversed_recording_is_exactly_the_reversed_motion(walk):
+    """Fitted both ways, neither direction of time is preferred; one way only, the two differ."""
+    short = replace(walk[0], exposures=walk[0].exposures[:7])
+    settings = config.load(offline=True)
+    _, measured = measure_recording(short, settings)
+    reverse, total = sequence.backwards(short)
+    apart = {}
+    for both in (True, False):
+        ahead, pipeline = fit_recording(short, settings, measurements=measured, both_ways=both)
+        back, other = fit_recording(reverse, settings, measurements=measured[::-1], both_ways=both)
+        t = np.array([ahead[3].exposures[-1].middle])
+        here = sample(ahead[3], pipeline.skeleton, t)
+        there = sample(mirrored(back[3], total), other.skeleton, t)
+        apart[both] = np.abs(here.linear_velocity - there.linear_velocity).max()
+    assert apart[True] < 0.01 < apart[False]  # m/s
 
 
 @needs_devset
