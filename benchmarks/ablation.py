@@ -7,6 +7,7 @@ of everything but the initialiser. The three development sequences take about te
 
 A change is words NAME=VALUE, and of
   no_carry     every window starts anew: what the last one found is neither a start nor a prior
+  one_way      with hindsight: the recording is not fitted backwards as well
 With `fit.frames` the hindsight is what such windows can give: at most one exposure less than they hold.
 """
 
@@ -31,7 +32,8 @@ TERMS = ("fit.data_weight=0", "fit.sigma_image=1", "fit.sigma_alpha=1", "fit.sti
          "fit.motion_widening=10", "fit.measurement_weight=0", "fit.measurement_weight=1", "fit.measurement_weight=4",
          "fit.pose_prior_weight=0.3", "fit.short_motion=false", "fit.cutoff=100", "fit.inflation=0",
          "fit.inflation=0.02", "fit.colour_every=1000")
-STARTS = ("no_carry", "no_carry fit.short_motion=false", "fit.velocity_carry=0", "fit.restart_above=1e9",
+STARTS = ("one_way", "no_carry", "no_carry one_way", "no_carry fit.short_motion=false", "fit.velocity_carry=0",
+          "fit.restart_above=1e9",
           "fit.limb_above=1e9", "fit.direction_every=1")
 VARIED = (("fit.degree", (1, 2, 3)), ("fit.frames", (1, 2, 3, 4)), ("fit.subframes", (1, 2, 4, 8)),
           ("fit.size", (32, 64, 96)), ("fit.iterations", (1, 2, 4, 8)))
@@ -88,11 +90,12 @@ def score(folder: Path, measured, args: argparse.Namespace, change: str) -> tupl
             return result
 
         pipeline.process = timed
-        for word in set(words) - set(assignments):
-            ADAPT[word](pipeline)
+        if "no_carry" in words:
+            pipeline._fit._hand_on = lambda *window: None  # nothing is handed on from window to window
 
     # without hindsight in the fit the measurements still have it, so that changes of the fit alone are compared
-    estimates, pipeline = fitted(folder, settings, (measured[args.hindsight > 0],) * 2, hindsight, adapt=adapt)
+    estimates, pipeline = fitted(folder, settings, (measured[args.hindsight > 0],) * 2, hindsight, adapt=adapt,
+                                 both_ways="one_way" not in words)
     truth = read_ground_truth(folder)
     tracks = [sample_exposure(pipeline, e, truth.times.shape[1]) for e in estimates]
     joints = metrics.resample(np.stack([t.times for t in tracks]), lsp14(np.stack([t.positions for t in tracks])),
@@ -100,14 +103,6 @@ def score(folder: Path, measured, args: argparse.Namespace, change: str) -> tupl
     rows = metrics.summarise(metrics.per_exposure(joints, truth.joints, truth.times, truth.K))
     rows["px_vel"] = image_motion(joints, truth.joints, truth.times, truth.K).share
     return rows, float(np.median(spent))
-
-
-def no_carry(pipeline) -> None:
-    """Nothing is handed on from window to window."""
-    pipeline._fit._hand_on = lambda *window: None
-
-
-ADAPT = {"no_carry": no_carry}
 
 
 if __name__ == "__main__":
