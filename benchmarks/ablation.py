@@ -33,8 +33,8 @@ TERMS = ("fit.data_weight=0", "fit.sigma_image=1", "fit.sigma_alpha=1", "fit.sti
          "fit.pose_prior_weight=0.3", "fit.short_motion=false", "fit.cutoff=100", "fit.inflation=0",
          "fit.inflation=0.02", "fit.colour_every=1000")
 STARTS = ("one_way", "no_carry", "no_carry one_way", "no_carry fit.short_motion=false", "fit.velocity_carry=0",
-          "fit.restart_above=1e9",
-          "fit.limb_above=1e9", "fit.direction_every=1")
+          "fit.restart_above=1e9", "fit.limb_above=1e9", "fit.direction_every=1")
+WORDS = {"no_carry", "one_way"}
 VARIED = (("fit.degree", (1, 2, 3)), ("fit.frames", (1, 2, 3, 4)), ("fit.subframes", (1, 2, 4, 8)),
           ("fit.size", (32, 64, 96)), ("fit.iterations", (1, 2, 4, 8)))
 ADAM = "fit.solver=adam"
@@ -74,6 +74,10 @@ def score(folder: Path, measured, args: argparse.Namespace, change: str) -> tupl
     """Metrics of one sequence with one change, and median processor ms per frame."""
     words = change.split()
     assignments = [w for w in words if "=" in w]
+    unknown = set(words) - set(assignments) - WORDS
+    if unknown:
+        raise ValueError(f"{change!r}: {', '.join(sorted(unknown))} is no change; say NAME=VALUE or one of "
+                         f"{sorted(WORDS)}")
     hindsight = args.hindsight
     settings = config.load(args.config, config.parse_assignments([*args.assignments, *assignments]), hindsight > 0)
     if any(w.startswith("fit.frames=") for w in assignments):

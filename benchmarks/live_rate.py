@@ -100,8 +100,6 @@ def play(stream: Path, folder: Path, assignments: list[str], topics: tuple[str, 
     with live.listening(bag, folder, assignments, topics) as parts:
         with parts.playing(stream) as player:
             times = watch({"player": player.pid, "pipeline": parts.pipeline.pid, "client": parts.recorder.pid}, player)
-    if player.returncode != 0:
-        raise RuntimeError(f"the player failed: {(folder / 'player.log').read_text()}")
     return results.read_run(bag), times
 
 

@@ -20,7 +20,7 @@ from blur_motion_ros.fit.direction_search import in_hindsight
 from blur_motion_ros.initialiser.base import Initialiser
 from blur_motion_ros.initialiser.hindsight import Hindsight, Look
 from blur_motion_ros.pipeline import Pipeline
-from blur_motion_ros.types import Frame, MotionEstimate, Plate, PoseMeasurement, Status
+from blur_motion_ros.types import BEGINNINGS, Frame, MotionEstimate, Plate, PoseMeasurement, Status
 
 HINDSIGHT = 2  # exposures: a third one changes nothing (docs/fit.md)
 
@@ -35,7 +35,7 @@ def fit_recording(recording: Sequence, settings: Settings, hindsight: int = HIND
     """One estimate per exposure, and the pipeline that made them (its body and skeleton).
 
     hindsight: later exposures that may correct an exposure; 0: what the live node would have said.
-    progress: wraps the frames of each of the two rounds, e.g. tqdm.  adapt: changes a pipeline before it is used.
+    progress: wraps the frames of each of the rounds, e.g. tqdm.  adapt: changes a pipeline before it is used.
     directions: with windows of one exposure, decide the direction of time from the whole recording.
     measurements: what `measure_recording` found, so that the person need not be looked for again.
     both_ways: with hindsight, fit the recording played backwards as well (`fit.both_ways`).
@@ -89,8 +89,8 @@ def with_hindsight(estimates: list[MotionEstimate], hindsight: int) -> list[Moti
         later = [e for e in estimates[i : i + hindsight + 1] if about in e.exposures and not e.status & Status.LOST]
         chosen = later[-1] if later else own
         keep = chosen.exposures[: chosen.exposures.index(about) + 1]
-        beginnings = Status.COLD_START | Status.DIRECTION_UNDECIDED  # what later exposures have settled
-        status = own.status & ~beginnings | chosen.status if chosen is not own else own.status
+        # what has no past is settled by later exposures
+        status = own.status & ~BEGINNINGS | chosen.status if chosen is not own else own.status
         best.append(replace(chosen, exposures=keep, blur_rate=own.blur_rate, status=status))
     return best
 

@@ -34,6 +34,9 @@ class Status(IntFlag):
     LOST = 128  # no person: the values are NaN
 
 
+BEGINNINGS = Status.COLD_START | Status.DIRECTION_UNDECIDED  # for want of a past
+
+
 @dataclass(frozen=True)
 class Exposure:
     """One open-shutter interval, seconds on the camera's clock."""

@@ -41,18 +41,20 @@ class Listening:
     def play(self, sequence: Path, pace: float = 1.0) -> None:
         """Play `sequence` to its end. RuntimeError when the player fails."""
         with self.playing(sequence, pace) as player:
-            if player.wait() != 0:
-                raise RuntimeError(f"the player failed: {_last_line(self.log_folder / 'player.log')}")
+            player.wait()
 
     @contextmanager
     def playing(self, sequence: Path, pace: float = 1.0, loop: bool = False) -> Iterator[subprocess.Popen]:
-        """A player of `sequence`, which begins when all listen to what they should hear; ended on leaving."""
-        command = ["blur_motion_ros.nodes", "player", "--ros-args"]
+        """A player of `sequence`, which begins when all listen to what they should hear; ended on leaving.
+        RuntimeError when it has failed by then."""
+        command, log = ["blur_motion_ros.nodes", "player", "--ros-args"], self.log_folder / "player.log"
         for parameter in (f"input:={sequence.resolve()}", f"pace:={float(pace)}", "wait_for_info:=2", "settle:=2.0",
                           f"loop:={str(loop).lower()}"):
             command += ["-p", parameter]
-        with process(command, self.environment, self.log_folder / "player.log") as player:
+        with process(command, self.environment, log) as player:
             yield player
+            if player.poll():
+                raise RuntimeError(f"the player failed: {_last_line(log)}")
 
 
 @contextmanager

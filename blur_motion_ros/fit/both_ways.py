@@ -11,25 +11,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from blur_motion_ros.fit.direction import within
+from blur_motion_ros.fit.direction import reverse_limbs, within
 from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, LIMB_OF_SLOT, LIMBS, free_indices
 from blur_motion_ros.motion import polynomials, rotations
 from blur_motion_ros.motion.pose import body_state, local_rotations
-from blur_motion_ros.types import Exposure, MotionEstimate, Status
-
-_BEGINNINGS = Status.COLD_START | Status.DIRECTION_UNDECIDED  # one of the two fits had a past there
+from blur_motion_ros.types import BEGINNINGS, Exposure, MotionEstimate, Status
 
 
 def mirrored(estimate: MotionEstimate, total: float) -> MotionEstimate:
-    """The motion run backwards: what was at time t is at `total` - t."""
-    exposures = tuple(Exposure(total - e.close, total - e.open) for e in estimate.exposures)
-    covariance = estimate.covariance
-    if covariance is not None:
-        sign = np.ones((FREE_COUNT, estimate.coefficients.shape[1], 3))
-        sign[:, 1::2] = -1.0
-        covariance = covariance * np.outer(sign, sign)
-    return replace(estimate, start=total - estimate.end, end=total - estimate.start, exposures=exposures,
-                   coefficients=polynomials.reverse(estimate.coefficients), covariance=covariance)
+    """The motion over the exposure that it is about, run backwards: what was at time t is at `total` - t."""
+    turned = reverse_limbs(estimate, np.ones(len(LIMBS), bool))
+    start, end = total - turned.end, total - turned.start
+    return replace(turned, start=start, end=end, exposures=(Exposure(start, end),))
 
 
 def agreed(a: MotionEstimate, b: MotionEstimate) -> MotionEstimate:
@@ -49,10 +42,7 @@ def agreed(a: MotionEstimate, b: MotionEstimate) -> MotionEstimate:
     slots[0], slots[1 + FREE_JOINTS] = share[0], share[1:]
     rotmats = rotations.slerp(first[0], second[0], np.broadcast_to(slots[1:], first[0].shape[:2]))
     transl = first[1] + slots[0] * (second[1] - first[1])
-    reference, turning = polynomials.fit_rotations(rotmats, times, a.start, a.end, degree)
-    middle = transl[len(times) // 2]
-    moving = polynomials.fit((transl - middle)[:, None], times, a.start, a.end, degree)
-    coefficients = np.concatenate([moving, turning])
+    reference, middle, coefficients = polynomials.fit_motion(rotmats, transl, times, a.start, a.end, degree)
     apart = (_coefficients(second, reference, middle, a) - _coefficients(first, reference, middle, a)).reshape(-1)
     free, weight = free_indices(degree), np.repeat(share, 3 * (degree + 1))
     covariance = None
@@ -61,7 +51,7 @@ def agreed(a: MotionEstimate, b: MotionEstimate) -> MotionEstimate:
         away = np.sqrt(weight * (1 - weight)) * apart[free]
         covariance = (root_a[:, None] * a.covariance * root_a + root_b[:, None] * b.covariance * root_b
                       + np.outer(away, away))
-    status = (a.status | b.status) & ~_BEGINNINGS | (a.status & b.status)
+    status = (a.status | b.status) & ~BEGINNINGS | (a.status & b.status)  # one of the two had a past there
     state = body_state(reference, a.reference.betas, middle)
     return replace(a, reference=state, coefficients=coefficients, free=free, covariance=covariance, status=status,
                    rms=0.5 * (a.rms + b.rms))

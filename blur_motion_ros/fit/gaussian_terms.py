@@ -7,6 +7,7 @@ The unknowns are the flattened free coefficients (see `fit.layout`). Every term 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -94,12 +95,16 @@ class PoseGaussian:
         if not self.information.any():
             return np.zeros(len(LIMB_SLOTS))
         error, _ = _pose_error(free, self.basis, self.reference, self.reference_transl, self.rotation, self.transl)
-        covariance, error = linear.inverse(self.information), error.reshape(-1)
+        covariance, error = self._covariance, error.reshape(-1)
         out = np.empty(len(LIMB_SLOTS))
         for i, (first, last) in enumerate(LIMB_SLOTS):
             own = slice(3 * first, 3 * last)
             out[i] = error[own] @ np.linalg.solve(covariance[own, own], error[own]) / (own.stop - own.start)
         return out
+
+    @cached_property
+    def _covariance(self) -> np.ndarray:
+        return linear.inverse(self.information)
 
     def normal(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         hessian, gradient = np.zeros((free.size, free.size)), np.zeros(free.size)

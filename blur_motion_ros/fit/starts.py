@@ -45,10 +45,9 @@ def join(measured: list[PoseMeasurement], layout: WindowLayout) -> Start:
     share = (times - first.time) / span if span > 0 else np.zeros_like(times)
     rotmats = rotations.slerp(r0[None], r1[None], share[:, None])
     transl = first.state.transl + share[:, None] * (last.state.transl - first.state.transl)
-    reference, turning = polynomials.fit_rotations(rotmats, times, layout.start, layout.end, layout.degree)
-    middle = transl[len(times) // 2]
-    moving = polynomials.fit(transl[:, None] - middle, times, layout.start, layout.end, layout.degree)
-    return Start(reference, middle, np.concatenate([moving, turning])[FREE_ROWS], False)
+    reference, middle, coefficients = polynomials.fit_motion(rotmats, transl, times, layout.start, layout.end,
+                                                             layout.degree)
+    return Start(reference, middle, coefficients[FREE_ROWS], False)
 
 
 def limbs_anew(going_on: Start, measured: Start, anew: np.ndarray) -> Start:

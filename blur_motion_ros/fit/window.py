@@ -141,12 +141,12 @@ class BlurFit:
         tried = [self._try(observations, layout, going_on)]
         if measured:
             _, hypothesis, free = tried[0]
-            afresh, anew = join(measured, layout), hypothesis.surprises(free)[-1] > s.limb_above
+            anew = hypothesis.surprises(free)[-1] > s.limb_above
             anew[0] = False  # without the trunk there is nothing that goes on
             if anew.any():
-                tried.append(self._try(observations, layout, limbs_anew(going_on, afresh, anew)))
+                tried.append(self._try(observations, layout, limbs_anew(going_on, join(measured, layout), anew)))
             if hypothesis.surprise(free) > s.restart_above:
-                tried.append(self._try(observations, layout, afresh))
+                tried.append(self._try(observations, layout, join(measured, layout)))
         return min(tried, key=lambda t: t[0])[1:]
 
     def _try(self, observations, layout, start: Start) -> tuple[float, Hypothesis, np.ndarray]:

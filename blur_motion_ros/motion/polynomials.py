@@ -78,6 +78,16 @@ def fit_rotations(rotmats: np.ndarray, times: np.ndarray, start: float, end: flo
     return reference, fit(logs, times, start, end, degree)
 
 
+def fit_motion(rotmats: np.ndarray, transl: np.ndarray, times: np.ndarray, start: float, end: float, degree: int
+               ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Local rotations [T, 24, 3, 3] and translations [T, 3] in order of time -> reference rotations [24, 3, 3],
+    reference translation [3] (the middle one) and coefficients [25, K, 3], translation first."""
+    reference, turning = fit_rotations(rotmats, times, start, end, degree)
+    middle = transl[len(times) // 2]
+    moving = fit((transl - middle)[:, None], times, start, end, degree)
+    return reference, middle, np.concatenate([moving, turning])
+
+
 def _unit(times: np.ndarray, start: float, end: float) -> np.ndarray:
     return 2.0 * (np.asarray(times, np.float64) - start) / (end - start) - 1.0
 
