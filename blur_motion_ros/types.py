@@ -35,6 +35,7 @@ class Status(IntFlag):
 
 
 BEGINNINGS = Status.COLD_START | Status.DIRECTION_UNDECIDED  # for want of a past
+DISTRUSTED = Status.POOR_FIT | Status.OCCLUDED | Status.PREDICTED  # a guess, or likely wrong: shown, not to plan with
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,25 @@ def test_moved_furniture_is_learned_after_a_while():
     assert np.abs(model.plate(stamped(shot(changed, rng), 40)).image - changed).max() < 0.08
 
 
+def test_what_is_learned_does_not_depend_on_where_the_clock_starts_or_that_it_jumped_back():
+    empty, nobody = scene(), np.zeros((H, W), np.float32)
+    changed = empty.copy()
+    changed[40:70, 100:130] = (0.1, 0.5, 0.2)
+
+    def learned(opens: np.ndarray) -> np.ndarray:
+        rng, model = np.random.default_rng(4), BackgroundModel(BackgroundSettings(replace=2.0))
+        model.set_plate(light.to_codes(empty))
+        for i, t in enumerate(opens.tolist()):
+            model.update(Frame(shot(changed, rng), Exposure(t, t + 0.03), CAMERA, i), nobody)
+        return model._plate
+
+    times = np.arange(40) / 8.0
+    plate = learned(times)
+    assert np.abs(plate - changed).max() < 0.08
+    np.testing.assert_array_equal(learned(times + 4096.0), plate)
+    assert np.abs(learned(np.where(times < 1.0, times + 4096.0, times)) - changed).max() < 0.08
+
+
 @pytest.mark.parametrize("rate", [10.0, 30.0, 60.0])
 def test_learning_takes_the_same_time_at_any_frame_rate(rate):
     """At high rates the rows take turns: all of a new picture on the wall is learned, after `replace` seconds."""

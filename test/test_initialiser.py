@@ -268,6 +268,38 @@ def test_bystander_is_not_taken_while_the_person_may_return():
     assert tracker.track(image).image[0, 0] == 615
 
 
+class Elsewhere(OnePersonAt):
+    """The detector sees somebody where the landmark network finds nobody."""
+
+    def detect(self, image, least_score=0.5):
+        return [Detection(np.array([110.0, 195.0]), np.array([110.0, 145.0]), 0.9)]
+
+
+def test_what_moved_is_tried_where_the_detector_was_wrong():
+    """A falling, crouching body is beyond the detector, which then sees people in the furniture."""
+    plate = Plate(np.full((400, 600, 3), 0.2, np.float32), np.full((400, 600), 0.005, np.float32))
+    image = light.to_codes(plate.image)
+    networks = OnePersonAt((100, 200))
+    tracker = PersonTracker(networks)
+    assert tracker.track(image, plate) is not None
+    networks.detect, networks.people = Elsewhere().detect, OnePersonAt((180, 210)).people
+    image[170:250, 165:195] = 250
+    found = [tracker.track(image, plate) for _ in range(4)]
+    assert found[-1] is not None and found[-1].image[0, 0] == 180
+
+
+def test_a_lost_person_may_go_on_as_fast_as_one_who_is_seen():
+    """The place where they are looked for grows by the largest jump with every frame that they are lost."""
+    image = np.zeros((400, 800, 3), np.uint8)
+    networks, jump = OnePersonAt((100, 200)), PersonSettings().largest_jump * 50
+    tracker = PersonTracker(networks)
+    assert tracker.track(image) is not None
+    networks.people = []
+    assert tracker.track(image) is None and tracker.track(image) is None
+    networks.people = OnePersonAt((100 + 2.9 * jump, 200)).people
+    assert tracker.track(image).image[0, 0] == 100 + 2.9 * jump
+
+
 def test_largest_nearest_and_target():
     image = np.zeros((400, 800, 3), np.uint8)
     networks = OnePersonAt((100, 200), (600, 200))

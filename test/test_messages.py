@@ -317,6 +317,21 @@ def test_painted_mesh_carries_a_colour_per_corner():
         assert (got[:, 3] == 0.75).all() and marker.points[4].x == vertices[faces[1, 1], 0]
 
 
+@pytest.mark.parametrize("painted", [False, True])
+def test_a_distrusted_body_is_fainter_and_only_while_it_is(painted):
+    faces, vertices = np.array([[0, 1, 2]]), np.eye(3)
+    mesh = markers.MeshMarker(MARKERS, serialize_message, "cam", "body_b0", faces, painted=painted)
+    bones = markers.SkeletonMarkers(MARKERS, serialize_message, "cam", "body_b0", SMPL24_PARENTS, 6.0)
+    colours = np.ones((3, 3), np.float32) if painted else None
+    for opacity in (0.25, 1.0):
+        shown = deserialize_message(mesh.patch(vertices, Time(), colours, opacity), MarkerArray).markers[0]
+        assert shown.color.a == np.float32(0.75 * opacity) and shown.color.b == np.float32(0.9)
+        assert {c.a for c in shown.colors} == ({np.float32(0.75 * opacity)} if painted else set())
+        data = bones.patch(position(0.1), np.zeros(24), Time(), opacity)
+        for marker in deserialize_message(data, MarkerArray).markers:
+            assert {c.a for c in marker.colors} == {opacity}
+
+
 def test_skeleton_colours_follow_speed():
     speeds = np.zeros(24)
     speeds[20] = 100.0

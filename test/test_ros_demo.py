@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -94,6 +96,23 @@ def test_meshes_are_drawn_where_they_project_and_in_their_colours():
     expected = CAMERA.project(np.array([[0.0, -0.5 / 3, 3.0], [0.8, -0.5 / 3, 3.0]]))
     np.testing.assert_allclose(opening.mean(0)[::-1], expected[0], atol=1.5)
     np.testing.assert_allclose(closing.mean(0)[::-1], expected[1], atol=1.5)
+
+
+def test_what_is_distrusted_is_drawn_grey():
+    black = np.zeros((240, 320, 3), np.uint8)
+    doubted = replace(person(), status=Status.POOR_FIT)
+    for picture in (overlay.draw_meshes(black, CAMERA, doubted), overlay.draw_skeleton(black, CAMERA, doubted),
+                    overlay.draw_trails(black, CAMERA, [doubted])):
+        assert picture.any() and (np.ptp(picture.astype(int), axis=-1) <= 1).all()
+    assert np.ptp(overlay.draw_skeleton(black, CAMERA, person()).astype(int), axis=-1).max() > 50
+
+
+def test_the_sheet_shows_what_is_trusted_and_moves_as_a_whole():
+    def shown(fastest: float, others: float, status: Status) -> Shown:
+        return replace(person(), speeds=np.tile(np.r_[fastest, np.full(23, others)], (2, 1)), status=status)
+
+    outlier, moving, lost = shown(40, 0, Status.OK), shown(3, 3, Status.OK), shown(9, 9, Status.POOR_FIT)
+    assert command._most_telling([outlier, moving, lost, None, lost, shown(5, 5, Status.OCCLUDED)], rows=2) == [1, 4]
 
 
 def test_views_enlarge_without_moving_anything():

@@ -54,6 +54,7 @@ class BackgroundModel:
         self._drift, self._drift_image = Drift.none(), None
         self._explained, self._unexplained_since = 1.0, None
         self._updates, self._now = 0, 0.0
+        self._opened: float | None = None
         self._status = PlateStatus.EMPTY
         if self.settings.plate:
             self.load(self.settings.plate)
@@ -211,12 +212,15 @@ class BackgroundModel:
             self._status = PlateStatus.STALE
 
     def _advance(self, frame: Frame | np.ndarray) -> float:
-        """Follow the frames' clock; returns the time since the last frame, s (of bare images: long enough to learn)."""
+        """Go on by the time since the last frame, s, and return it. Long enough to learn where there is none to tell:
+        of bare images, at the first frame, and where the frames' clock has jumped back."""
         if not isinstance(frame, Frame):
             self._now += 1.0 / 30.0
             return _LEARN_S
-        before, self._now = self._now, max(self._now, frame.exposure.open)
-        return self._now - before
+        before, self._opened = self._opened, frame.exposure.open
+        period = _LEARN_S if before is None or self._opened < before else self._opened - before
+        self._now += period
+        return period
 
     def _turn(self, period: float) -> tuple[int, int]:
         """First row and step of the rows whose turn it is, at `period` s between frames."""

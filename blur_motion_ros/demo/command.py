@@ -124,7 +124,8 @@ def _overlay(sequence, shown: Sequence, view, trail: int = 6) -> Iterator[np.nda
 
 
 def _most_telling(shown: Sequence, rows: int = 6) -> list[int]:
-    """Indices of the fastest frame in each of `rows` stretches of the recording, in order."""
+    """Indices of the frame in which the whole body moves most, of each of `rows` stretches of the recording, in order;
+    one that is trusted, where there is one. (The fastest single joint would be the worst outlier.)"""
     found = [i for i, s in enumerate(shown) if s is not None and s.joints is not None]
     parts = np.array_split(found, rows)
-    return [int(max(part, key=lambda i: shown[i].speeds.max())) for part in parts if len(part)]
+    return [int(max(part, key=lambda i: (shown[i].trusted, shown[i].speeds.mean()))) for part in parts if len(part)]

@@ -1,6 +1,7 @@
 """Pictures of a fitted motion: the body at shutter opening and closing, the speed-coloured skeleton, sub-frame trails.
 
-Everything is drawn in a `View`: a window of the camera image, enlarged. Colours are RGB uint8.
+Everything is drawn in a `View`: a window of the camera image, enlarged. Colours are RGB uint8. What an estimate itself
+distrusts (`types.DISTRUSTED`) is grey.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import numpy as np
 from blur_motion_ros.body.joints import SMPL24_BONES
 from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.messages.markers import speed_colour
-from blur_motion_ros.types import Status
+from blur_motion_ros.types import DISTRUSTED, Status
 
 OPEN_COLOUR, CLOSE_COLOUR = (70, 200, 235), (250, 150, 50)
+DOUBT_COLOUR = (150, 150, 150)
 TOP_SPEED = 6.0  # m/s at the last colour of the bar
 _SHIFT = 4  # sub-pixel bits of OpenCV's drawing functions
 
@@ -38,6 +40,17 @@ class Shown:
     faces: np.ndarray | None
     status: Status
     time: float
+
+    @property
+    def trusted(self) -> bool:
+        """Whether there is a body that the estimate itself stands for."""
+        return self.joints is not None and not self.status & DISTRUSTED
+
+    def colours(self, speeds: np.ndarray) -> np.ndarray:
+        """Speeds [...] m/s -> RGB [..., 3] in [0, 255]."""
+        if not self.trusted:
+            return np.broadcast_to(np.array(DOUBT_COLOUR, float), np.shape(speeds) + (3,))
+        return 255 * speed_colour(speeds, TOP_SPEED)
 
 
 @dataclass(frozen=True)
@@ -73,21 +86,22 @@ class View:
 
 
 def draw_meshes(image: np.ndarray, camera: Camera, shown: Shown, opacity: float = 0.55) -> np.ndarray:
-    """The body at opening (blue) and closing (orange), half transparent over `image` (already in `camera`'s view)."""
+    """The body at opening (blue) and closing (orange; grey where distrusted), half transparent over `image` (already in
+    `camera`'s view)."""
     if shown.meshes is None:
         return image
-    for vertices, colour in zip(shown.meshes, (OPEN_COLOUR, CLOSE_COLOUR), strict=True):
+    colours = (OPEN_COLOUR, CLOSE_COLOUR) if shown.trusted else (DOUBT_COLOUR, DOUBT_COLOUR)
+    for vertices, colour in zip(shown.meshes, colours, strict=True):
         layer = image.copy()
         _paint(layer, camera, vertices, shown.faces, colour)
         image = cv2.addWeighted(layer, opacity, image, 1 - opacity, 0)
     return image
 
 
-def draw_skeleton(image: np.ndarray, camera: Camera, joints: np.ndarray, speeds: np.ndarray,
-                  thickness: int = 3) -> np.ndarray:
-    """Bones of `joints` [24, 3], coloured by the speeds [24] of their ends."""
+def draw_skeleton(image: np.ndarray, camera: Camera, shown: Shown, thickness: int = 3) -> np.ndarray:
+    """Bones at closing, coloured by the speeds of their ends."""
     image = image.copy()
-    pixels, colours = camera.project(joints), 255 * speed_colour(speeds, TOP_SPEED)
+    pixels, colours = camera.project(shown.joints[-1]), shown.colours(shown.speeds[-1])
     for parent, joint in SMPL24_BONES:
         _line(image, pixels[[parent, joint]], colours[[parent, joint]].mean(0), thickness)
     for p, c in zip(pixels, colours, strict=True):
@@ -104,7 +118,7 @@ def draw_trails(image: np.ndarray, camera: Camera, trail: Sequence[Shown], thick
             continue
         for j in (15, 22, 23, 10, 11):
             pixels = camera.project(shown.joints[:, j])
-            colours = 255 * speed_colour(shown.speeds[:, j], TOP_SPEED)
+            colours = shown.colours(shown.speeds[:, j])
             for a in range(len(pixels) - 1):
                 _line(image, pixels[a:a + 2], colours[a], thickness)
     return image
@@ -139,10 +153,10 @@ def frame_picture(image: np.ndarray, camera: Camera, trail: Sequence[Shown], vie
     out = draw_meshes(out, small, shown, 0.35)
     out = draw_trails(out, small, trail)
     if shown.joints is not None:
-        out = draw_skeleton(out, small, shown.joints[-1], shown.speeds[-1])
+        out = draw_skeleton(out, small, shown)
     out = draw_speed_bar(out)
     draw_text(out, f"{shown.time:6.2f} s  {flag_names(shown.status)}  {label}", (10, 22))
-    draw_text(out, "body at shutter open: blue, close: orange", (10, out.shape[0] - 12), 0.45)
+    draw_text(out, "body at shutter open: blue, close: orange; grey: not trusted", (10, out.shape[0] - 12), 0.45)
     return out
 
 
@@ -205,12 +219,14 @@ def _overlay_pictures(recording: Any, shown: Sequence[Shown], view: View, trail:
 
 
 def _sheet_row(image: np.ndarray, camera: Camera, shown: Shown, cell: tuple[int, int]) -> np.ndarray:
+    from blur_motion_ros.messages.diagnostics import flag_names
+
     view = View.around(camera, shown.joints, cell)
     small, plain = view.camera(camera), view.image(image)
     skeleton = draw_trails(plain, small, [shown], 3)
-    skeleton = draw_speed_bar(draw_skeleton(skeleton, small, shown.joints[-1], shown.speeds[-1], 4))
+    skeleton = draw_speed_bar(draw_skeleton(skeleton, small, shown, 4))
     first = plain.copy()
-    draw_text(first, f"{shown.time:.2f} s", (10, 22))
+    draw_text(first, f"{shown.time:.2f} s  {flag_names(shown.status)}", (10, 22))
     return np.hstack([first, draw_meshes(plain, small, shown), skeleton])
 
 

@@ -20,6 +20,8 @@ from blur_motion_ros.motion import rotations
 # Which entries of a measurement's 75-vector (transl, then 24 joints) belong to the free slots, in slot order.
 MEASURED = np.concatenate([np.arange(3), (3 + 3 * FREE_JOINTS[:, None] + np.arange(3)).reshape(-1)])
 
+_LIMB_ENDS = 3 * np.array(LIMB_SLOTS)  # angles of each limb among the 63
+
 
 class Term(Protocol):
     """One summand of the joint loss. `free` is [21, K, 3]."""
@@ -70,7 +72,8 @@ class PoseGaussian:
     reference [24, 3, 3], reference_transl [3]: what the coefficients are relative to; rotation [24, 3, 3], transl [3]:
     the measured pose; information [63, 63] over the free slots; basis [K] at its time; cutoff: of the Geman-McClure
     loss on the squared Mahalanobis distance: a measurement far outside its covariance (swapped sides, another person)
-    costs at most this much, instead of pulling the fit away.
+    costs at most this much, instead of pulling the fit away.  covariance [63, 63]: inverse of the information, where
+    it is known already.
     """
 
     reference: np.ndarray
@@ -80,6 +83,7 @@ class PoseGaussian:
     information: np.ndarray
     basis: np.ndarray
     cutoff: float = 252.0
+    covariance: np.ndarray | None = None
 
     def cost(self, free: np.ndarray) -> float:
         squared = self.squared(free)
@@ -95,16 +99,11 @@ class PoseGaussian:
         if not self.information.any():
             return np.zeros(len(LIMB_SLOTS))
         error, _ = _pose_error(free, self.basis, self.reference, self.reference_transl, self.rotation, self.transl)
-        covariance, error = self._covariance, error.reshape(-1)
-        out = np.empty(len(LIMB_SLOTS))
-        for i, (first, last) in enumerate(LIMB_SLOTS):
-            own = slice(3 * first, 3 * last)
-            out[i] = error[own] @ np.linalg.solve(covariance[own, own], error[own]) / (own.stop - own.start)
-        return out
+        return _limb_distances(error.reshape(-1), self._spread)
 
     @cached_property
-    def _covariance(self) -> np.ndarray:
-        return linear.inverse(self.information)
+    def _spread(self) -> np.ndarray:
+        return linear.inverse(self.information) if self.covariance is None else self.covariance
 
     def normal(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         hessian, gradient = np.zeros((free.size, free.size)), np.zeros(free.size)
@@ -184,6 +183,30 @@ def _pose_error(free, basis, reference, reference_transl, rotation, transl):
 def _pose_squared(free, basis, reference, reference_transl, rotation, transl, information):
     error, _ = _pose_error(free, basis, reference, reference_transl, rotation, transl)
     return _pull(information, error.reshape(-1))[1]
+
+
+@njit(cache=True)
+def _limb_distances(error, covariance):
+    """[6] e' S^-1 e of each limb's own angles, over their number, for S its block of covariance [63, 63]."""
+    out = np.empty(len(_LIMB_ENDS))
+    for i in range(len(_LIMB_ENDS)):
+        first, last = _LIMB_ENDS[i]
+        n = last - first
+        root, solved = np.zeros((n, n)), np.zeros(n)  # Cholesky, and forward substitution on the way
+        squared = 0.0
+        for r in range(n):
+            for c in range(r + 1):
+                total = covariance[first + r, first + c]
+                for k in range(c):
+                    total -= root[r, k] * root[c, k]
+                root[r, c] = np.sqrt(total) if r == c else total / root[c, c]
+            total = error[first + r]
+            for k in range(r):
+                total -= root[r, k] * solved[k]
+            solved[r] = total / root[r, r]
+            squared += solved[r] ** 2
+        out[i] = squared / n
+    return out
 
 
 @njit(cache=True, nogil=True, fastmath=True)

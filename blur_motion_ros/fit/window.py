@@ -28,6 +28,7 @@ from blur_motion_ros.motion.pose import body_state, local_rotations
 from blur_motion_ros.types import Exposure, MotionEstimate, Observation, PoseMeasurement, Status
 
 _APART = 4.0  # squared distance of a limb from its measurement, per angle: one of the two is wrong
+_MEASURED_BLOCK = np.ix_(MEASURED, MEASURED)
 _CONTRADICTED = 5.0  # on standard deviations where the measurements of a window contradict each other
 
 
@@ -315,9 +316,10 @@ def blur_rate(alpha: np.ndarray) -> float:
 
 def _measured_term(m: PoseMeasurement, layout: WindowLayout, start: Start, weight: float) -> PoseGaussian:
     rotmats = local_rotations(m.state)
-    information = weight * linear.inverse(m.covariance[np.ix_(MEASURED, MEASURED)])
-    return PoseGaussian(start.reference, start.reference_transl, rotmats, m.state.transl, information,
-                        layout.values_at(m.time))
+    covariance = m.covariance[_MEASURED_BLOCK]
+    return PoseGaussian(start.reference, start.reference_transl, rotmats, m.state.transl,
+                        weight * linear.inverse(covariance), layout.values_at(m.time),
+                        covariance=covariance / weight if weight > 0 else None)
 
 
 def _resize(image: np.ndarray, size: int) -> np.ndarray:

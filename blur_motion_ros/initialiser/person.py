@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -87,16 +88,18 @@ class PersonTracker:
 
     # -- when they are lost --------------------------------------------------------------------------------------
 
-    def _candidates(self, image: np.ndarray, plate: Plate | None) -> list[Detection]:
+    def _candidates(self, image: np.ndarray, plate: Plate | None) -> Iterator[Detection]:
         """Where to look for the person, best guess first."""
         score = self.settings.detection_score
         found = self._ranked(self.networks.detect(image, score))
         for x, y, side in [] if found else self._views(image):
             part = self.networks.detect(image[y:y + side, x:x + side], score)
             found += self._ranked([Detection(d.hip + (x, y), d.scale + (x, y), d.score) for d in part])
-        if found or not self._waiting:
-            return found
-        return (self._ranked(moved(image, plate, self._last.radius))[:2] if plate is not None else []) + [self._last]
+        yield from found
+        if self._waiting:
+            if plate is not None:
+                yield from self._ranked(moved(image, plate, self._last.radius))[:2]
+            yield self._last
 
     def _views(self, image: np.ndarray) -> list[tuple[int, int, int]]:
         """Parts of the frame (x, y, side) to enlarge for the detector."""
@@ -119,7 +122,7 @@ class PersonTracker:
         """Candidates in order of preference, without those who cannot be the person we wait for."""
         s = self.settings
         if self._waiting:
-            reach = min(s.largest_jump * (1 + 0.5 * self._lost), _FARTHEST) * self._last.radius
+            reach = min(s.largest_jump * (1 + self._lost), _FARTHEST) * self._last.radius
             return [d for d in self._nearest(people, self._last.hip) if np.hypot(*(d.hip - self._last.hip)) < reach]
         if s.select == "target" and self._last is None:
             target = np.array([s.target_x, s.target_y])

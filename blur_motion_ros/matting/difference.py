@@ -19,6 +19,7 @@ from blur_motion_ros.matting.settings import MattingSettings
 from blur_motion_ros.types import Matte
 
 _BLENDED = np.array([0.68, 0.33, 0.23], np.float32)  # alpha where blended: mean inside the mask, outside, and sd
+_FAR = 1e6  # px: of a mask without an inside OpenCV says the largest number there is
 _NEAR = 0.07  # prior probability of the person that counts as their surroundings
 
 
@@ -50,7 +51,7 @@ class DifferenceMatter:
         scale = float(np.sqrt(mask.sum()))
         inside = (mask > 0.5).astype(np.uint8)
         depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3) / scale
-        away = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 3) / scale
+        away = np.minimum(cv2.distanceTransform(1 - inside, cv2.DIST_L2, 3), _FAR) / scale
         blurred = _blurriness(_changed(image, plate, sigma), away, scale)
         person, opaque = _priors(inside, depth, away, blurred, self.settings.reach)
         texture, texture_sd = see_through(image, plate, sigma, inside, 0.055 * scale)

@@ -10,7 +10,9 @@ import numpy as np
 
 from blur_motion_ros.messages import cdr
 
-_STAMP, _COLOUR, _POINT = cdr.mark("i", 2), cdr.mark("f", 4), cdr.mark("d", 3)
+DISTRUSTED_OPACITY = 0.25  # of that of a body which the estimate stands for
+
+_STAMP, _COLOUR, _POINT, _WHOLE = cdr.mark("i", 2), cdr.mark("f", 4), cdr.mark("d", 3), cdr.mark("f", 4, 1)
 
 # Colour map of speed, dark blue -> cyan -> yellow -> red (0, 1/3, 2/3, 1 of the top speed).
 _SPEED_COLOURS = np.array([[0.1, 0.2, 0.7], [0.1, 0.75, 0.85], [0.95, 0.85, 0.2], [0.9, 0.15, 0.1]])
@@ -71,14 +73,14 @@ class SkeletonMarkers:
         start = cdr.find(self._bytes, letter, cdr.mark(letter, width, marker))
         return np.frombuffer(self._bytes, kind, width * len(self._indices[marker]), start).reshape(-1, width)
 
-    def patch(self, positions: np.ndarray, speeds: np.ndarray, stamp: Any) -> bytes:
+    def patch(self, positions: np.ndarray, speeds: np.ndarray, stamp: Any, opacity: float = 1.0) -> bytes:
         """positions [24, 3] m, speeds [24] m/s -> CDR bytes of the MarkerArray."""
         colours = speed_colour(speeds, self.top)
         for i, index in enumerate(self._indices):
             struct.pack_into("<iI", self._bytes, self._stamps[i], stamp.sec, stamp.nanosec)
             self._points[i][:] = positions[index]
             self._colours[i][:, :3] = colours[index]
-            self._colours[i][:, 3] = 1.0
+            self._colours[i][:, 3] = opacity
         return bytes(self._bytes)
 
 
@@ -98,12 +100,12 @@ class MeshMarker:
 
     def __init__(self, types: Any, serialise: Callable[[Any], bytes], frame_id: str, body: str, faces: np.ndarray,
                  colour: tuple[float, float, float, float] = (0.35, 0.65, 0.9, 0.75), painted: bool = False) -> None:
-        self.painted = painted
+        self.painted, self._opaque = painted, colour[3]
         self._index = np.asarray(faces, np.int64).ravel()
         header = types.Header(frame_id=frame_id)
         header.stamp.sec, header.stamp.nanosec = _STAMP
         marker = _marker(types, header, f"{body}/mesh", types.Marker.TRIANGLE_LIST, 1.0)
-        marker.color = types.ColorRGBA(r=colour[0], g=colour[1], b=colour[2], a=colour[3])
+        marker.color = types.ColorRGBA(**dict(zip("rgba", _WHOLE, strict=True)))
         first = types.Point(**dict(zip("xyz", _POINT, strict=True)))
         marker.points = [first] + [types.Point()] * (len(self._index) - 1)
         if painted:
@@ -111,16 +113,20 @@ class MeshMarker:
             marker.colors = [first] + [types.ColorRGBA(a=colour[3])] * (len(self._index) - 1)
         self._bytes = bytearray(serialise(types.MarkerArray(markers=[marker])))
         self._stamp = cdr.find(self._bytes, "i", _STAMP)
+        self._whole = np.frombuffer(self._bytes, "<f4", 4, cdr.find(self._bytes, "f", _WHOLE))
+        self._whole[:] = colour
         start = cdr.find(self._bytes, "d", _POINT)
         self._points = np.frombuffer(self._bytes, "<f8", 3 * len(self._index), start).reshape(-1, 3)
         if painted:
             start = cdr.find(self._bytes, "f", _COLOUR)
             self._colours = np.frombuffer(self._bytes, "<f4", 4 * len(self._index), start).reshape(-1, 4)
-            self._colours[:, 3] = colour[3]
 
-    def patch(self, vertices: np.ndarray, stamp: Any, colours: np.ndarray | None = None) -> bytes:
-        """vertices [V, 3] m, a builtin_interfaces Time, and if painted colours [V, 3] as displayed, in [0, 1]
-        -> CDR bytes of the MarkerArray."""
+    def patch(self, vertices: np.ndarray, stamp: Any, colours: np.ndarray | None = None, opacity: float = 1.0) -> bytes:
+        """vertices [V, 3] m, a builtin_interfaces Time, and if painted colours [V, 3] as displayed, in [0, 1]; opacity:
+        in that of the mesh's colour -> CDR bytes of the MarkerArray."""
+        self._whole[3] = opacity * self._opaque
+        if self.painted:
+            self._colours[:, 3] = opacity * self._opaque
         if colours is not None:
             self._colours[:, :3] = colours[self._index]
         struct.pack_into("<iI", self._bytes, self._stamp, stamp.sec, stamp.nanosec)

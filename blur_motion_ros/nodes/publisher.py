@@ -28,7 +28,7 @@ from blur_motion_ros.motion import rotations
 from blur_motion_ros.nodes.base import quality
 from blur_motion_ros.nodes.engine import Engine
 from blur_motion_ros.nodes.worker import Result
-from blur_motion_ros.types import JointTrajectory, Status
+from blur_motion_ros.types import DISTRUSTED, JointTrajectory, Status
 
 _MARKER_TYPES = SimpleNamespace(MarkerArray=MarkerArray, Marker=Marker, Point=Point, ColorRGBA=ColorRGBA, Header=Header)
 _TRAJECTORY_TYPES = SimpleNamespace(MultiDOFJointTrajectory=MultiDOFJointTrajectory, Header=Header, Twist=Twist,
@@ -129,7 +129,7 @@ class EstimatePublisher:
                 shown = markers.SkeletonMarkers(_MARKER_TYPES, serialize_message, frame_id, f"body_{s.body_id}",
                                                 joints.SMPL24_PARENTS, s.max_colour_speed)
                 self._skeleton_markers = shown
-            self._skeleton.publish(shown.patch(trajectory.positions[-1], speeds, header.stamp))
+            self._skeleton.publish(shown.patch(trajectory.positions[-1], speeds, header.stamp, _opacity(result)))
         self._publish_surface(engine, result, header, trajectory)
         if self._tf is not None:
             self._tf.publish(self._transforms(trajectory, header))
@@ -146,7 +146,7 @@ class EstimatePublisher:
                 self._mesh_marker = markers.MeshMarker(_MARKER_TYPES, serialize_message, header.frame_id,
                                                        f"body_{self.settings.body_id}", engine.faces, painted=painted)
             colours = to_codes(engine.colours()) / np.float32(255) if painted else None
-            self._mesh.publish(self._mesh_marker.patch(vertices, header.stamp, colours))
+            self._mesh.publish(self._mesh_marker.patch(vertices, header.stamp, colours, _opacity(result)))
         if cloud:
             self._cloud.publish(fill_cloud(PointCloud2(header=header), ("x", "y", "z"), vertices, PointField))
 
@@ -211,3 +211,7 @@ class EstimatePublisher:
             t.transform.rotation.x, t.transform.rotation.y, t.transform.rotation.z, t.transform.rotation.w = r
             out.append(t)
         return self._tf_message(transforms=out)
+
+
+def _opacity(result: Result) -> float:
+    return markers.DISTRUSTED_OPACITY if result.estimate.status & DISTRUSTED else 1.0
