@@ -14,7 +14,7 @@ from blur_motion_ros.fit.kinematics import FitBody
 from blur_motion_ros.fit.layout import FREE_COUNT, free_indices
 from blur_motion_ros.trajectory import joints_at, sample
 from blur_motion_ros.trajectory.settings import TrajectorySettings
-from blur_motion_ros.types import BodyState, Exposure, MotionEstimate, Status
+from blur_motion_ros.types import BodyState, Exposure, MotionEstimate, PoseMeasurement, Status
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
@@ -80,6 +80,17 @@ def test_change_compares_the_same_exposures_of_the_same_sequence():
     nothing = blur_pays.change(rows, 64, 0, lambda r: np.zeros(3, bool))
     assert np.isnan(nothing.mean) and nothing.exposures == 0
     assert "+8.5 % +- 1.0" in blur_pays.percent(blur_pays.Change(0.085, 0.01, np.zeros(2), 3))
+
+
+def test_repeated_fits_start_a_little_apart_and_count_once():
+    body = BodyState(np.zeros(3), np.zeros((23, 3)), np.zeros(10), np.array([0, 0, 3.0]))
+    live = [None, PoseMeasurement(0.5, body, np.eye(75), None, 0.0)]
+    first, again = blur_pays.nudged((live, live), 0), blur_pays.nudged((live, live), 3)
+    assert first == (live, live) and again[1][0] is None
+    moved = again[0][1].state.transl - body.transl
+    assert 0 < np.linalg.norm(moved) < 1e-5 and live[1].state.transl[2] == 3.0
+    mean = blur_pays.averaged([row("a", 4, [10, 20, np.nan]), row("a", 4, [14, 10, 3])])
+    assert mean.error[:2].tolist() == [12, 15] and np.isnan(mean.error[2]) and mean.sequence == "a"
 
 
 def test_a_straight_line_is_told_from_a_square():
