@@ -125,6 +125,29 @@ def test_posing_moves_the_named_limb_the_right_way():
     assert np.allclose(joints[0], body.rest - body.rest[0], atol=1e-9)
 
 
+def test_joints_that_the_rig_does_not_turn_about_ride_on_their_bones():
+    body = bodies.smpl_body(np.zeros(10))
+    offsets = np.zeros((24, 3))
+    offsets[0], offsets[6] = (0, 0.02, 0.07), (0, 0.1, 0)
+    local = np.tile(np.eye(3), (1, 24, 1, 1))
+    local[0, 0] = rotations.exp(np.array([0, np.pi / 2, 0]))  # to the left: what was in front is now at +x
+    vertices, joints = body.pose(local, np.zeros((1, 3)))
+    same, told = replace(body, offsets=offsets).pose(local, np.zeros((1, 3)))
+    np.testing.assert_array_equal(vertices, same)
+    np.testing.assert_allclose((told - joints)[0, [0, 6, 9]], [[0.07, 0.02, 0], [0, 0.1, 0], [0, 0, 0]], atol=1e-12)
+
+
+def test_the_trunk_of_anny_has_the_joints_of_smpl():
+    pytest.importorskip("anny")
+    middle = dict.fromkeys(("age", "gender", "height", "muscle", "weight", "proportions"), 0.5) | {"age": 0.65}
+    local, free = np.tile(np.eye(3), (1, 24, 1, 1)), bodies.smpl_body(np.zeros(10)).rest
+    _, joints = bodies.anny_body(middle).pose(local, np.zeros((1, 3)))
+    hips = [(j[1] + j[2]) / 2 for j in (joints[0], free)]
+    trunk = [SMPL24.index(n) for n in ("pelvis", "spine1", "spine2", "spine3", "neck", "left_collar", "right_collar")]
+    apart = np.linalg.norm((joints[0] - hips[0])[trunk] - (free - hips[1])[trunk], axis=1)
+    assert apart.max() < 0.035, dict(zip(trunk, apart.round(3), strict=True))
+
+
 def test_a_mesh_in_another_rest_pose_points_its_limbs_the_same_way():
     """A body whose arms hang 45 degrees in its rest pose follows SMPL motion as one at rest with arms sideways."""
     body = bodies.smpl_body(np.zeros(10))

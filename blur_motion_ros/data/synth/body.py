@@ -24,6 +24,8 @@ _ALIGNED = {1: 4, 2: 5, 4: 7, 5: 8, 16: 18, 17: 19, 18: 20, 19: 21, 20: 22, 21: 
 class SkinnedBody:
     """vertices [V, 3] m and faces [F, 3] of the rest mesh; weights [V, 24]; heads [24, 3] joints in that rest pose;
     align [24, 3, 3]; rest [24, 3] joints of the same body in the SMPL rest pose.  name: where it comes from.
+    offsets [24, 3] or None: from the point that a joint of the rig turns about to where SMPL has that joint, in the
+    SMPL rest pose (a rig may turn the trunk about other points).
     fitted: the same body with the mesh that the fit has (level "fit"), None of bodies that are not fitted."""
 
     vertices: np.ndarray
@@ -34,10 +36,12 @@ class SkinnedBody:
     rest: np.ndarray
     name: str
     fitted: SkinnedBody | None = None
+    offsets: np.ndarray | None = None
 
     def pose(self, local: np.ndarray, pelvis: np.ndarray,
              vertices: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Local rotations [T, 24, 3, 3] and pelvis [T, 3] m -> vertices [T, V, 3] float32 and joints [T, 24, 3].
+        """Local rotations [T, 24, 3, 3] and the point that the pelvis turns about [T, 3] m -> vertices [T, V, 3]
+        float32 and SMPL's joints [T, 24, 3].
 
         vertices: other rest vertices with the same weights (clothes), default the body's own.
         """
@@ -48,7 +52,8 @@ class SkinnedBody:
         transforms = np.concatenate([moved, shift[..., None]], -1).reshape(len(local), 24, 12).astype(np.float32)
         rest = (self.vertices if vertices is None else vertices).astype(np.float32)
         blended = (self.weights.astype(np.float32) @ transforms).reshape(len(local), -1, 3, 4)
-        return (blended[..., :3] @ rest[:, :, None])[..., 0] + blended[..., 3], positions
+        joints = positions if self.offsets is None else positions + np.einsum("tjab,jb->tja", turned, self.offsets)
+        return (blended[..., :3] @ rest[:, :, None])[..., 0] + blended[..., 3], joints
 
 
 def skinned_body(vertices: np.ndarray, faces: np.ndarray, weights: np.ndarray, heads: np.ndarray,
@@ -100,6 +105,12 @@ _ANNY_JOINTS = {
     "hip": "upperleg01", "knee": "lowerleg01", "ankle": "foot", "foot": "toe2-1", "collar": "clavicle",
     "shoulder": "upperarm01", "elbow": "lowerarm01", "wrist": "wrist", "hand": "finger3-1",
 }
+# Where SMPL has the trunk's joints: the means of these heads (within 1-3 cm, as on the development sequences; anny's
+# root is 7 cm behind the hips, its first spine bone begins between them).
+_ANNY_TRUNK = {
+    "pelvis": ("spine05",), "spine1": ("spine04",), "spine2": ("spine02",), "spine3": ("spine01",),
+    "left_collar": ("clavicle.L", "shoulder01.L"), "right_collar": ("clavicle.R", "shoulder01.R"),
+}
 _ANNY_ADULT = {"age": (0.55, 0.75), "gender": (0.0, 1.0), "height": (0.25, 0.8), "muscle": (0.3, 0.75),
                "weight": (0.3, 0.7), "proportions": (0.3, 0.7)}
 
@@ -126,7 +137,11 @@ def anny_body(phenotype: dict[str, float]) -> SkinnedBody:
     weights = np.zeros((len(vertices), 24))
     np.add.at(weights, (np.arange(len(vertices))[:, None], driver[indices]), values)
     weights /= weights.sum(1, keepdims=True)
-    return skinned_body(vertices, data.faces.numpy(), weights, heads, "anny")
+    offsets = np.zeros((24, 3))
+    for joint, parts in _ANNY_TRUNK.items():  # the trunk rests alike in both poses (`_ALIGNED`)
+        j = SMPL24.index(joint)
+        offsets[j] = bones[[names.index(part) for part in parts]].mean(0) - heads[j]
+    return replace(skinned_body(vertices, data.faces.numpy(), weights, heads, "anny"), offsets=offsets)
 
 
 def smpl_body(betas: np.ndarray, path: str | None = None) -> SkinnedBody:
