@@ -131,8 +131,8 @@ class BlurFit:
         """Solve at the coarsest level: the last motion going on and, where that surprises, the measurements joined up.
 
         Limbs alone may begin anew as well: one that the images lost (it passed before the trunk, and stayed there)
-        has no gradient that leads back. A new beginning is charged for giving up the last motion, so that one wrong
-        measurement does not end a track.
+        has no gradient that leads back. The body then goes on from where it was just solved to. A new beginning is
+        charged for giving up the last motion, so that one wrong measurement does not end a track.
         """
         measured = [o.measurement for o in observations if o.measurement is not None]
         if self._carry is None:
@@ -145,7 +145,8 @@ class BlurFit:
             anew = hypothesis.surprises(free)[-1] > s.limb_above
             anew[0] = False  # without the trunk there is nothing that goes on
             if anew.any():
-                tried.append(self._try(observations, layout, limbs_anew(going_on, join(measured, layout), anew)))
+                solved = replace(going_on, free=free)
+                tried.append(self._try(observations, layout, limbs_anew(solved, join(measured, layout), anew)))
             if hypothesis.surprise(free) > s.restart_above:
                 tried.append(self._try(observations, layout, join(measured, layout)))
         return min(tried, key=lambda t: t[0])[1:]
