@@ -96,6 +96,11 @@ def _between(a: np.ndarray, b: np.ndarray, flow: cv2.DISOpticalFlow, steps: int)
         yield (1 - t) * _warp(la, to_a) + t * _warp(lb, to_b)
 
 
+def views(source: VideoFile, shutter: Shutter) -> Iterator[np.ndarray]:
+    """The video's own images [H, W, 3] uint8 RGB as the slow camera would see them with a short exposure."""
+    return (_view(image, shutter) for image in source)
+
+
 def clean_plate(source: VideoFile, shutter: Shutter, every: int = 6) -> np.ndarray:
     """The scene without people [H, W, 3] uint8 RGB: the temporal median, as nobody covers a pixel half of the time."""
     stack = np.stack([_view(image, shutter) for i, image in enumerate(source) if i % every == 0])
