@@ -29,6 +29,7 @@ from blur_motion_ros.types import Exposure, Frame
 STEP = 0.5  # of the duration: a secant, because the image is linear in an edge's place for about a pixel only
 THICKNESS = 0.01  # m: one sigma of how much thicker or thinner the clothes may be than the fit assumes
 LEAST_INFORMATION = 3.0  # a window surer than to 58 % is asked; in others the errors of the model win
+_ALIKE = 2.5  # true errors in the filter's sigmas (rms 2.3, docs/direction.md): it does not know that windows err alike
 _LONGEST_STEP = 0.3  # of the duration, by one window
 _SHORTEST = 0.02  # of the duration stated
 _FULL = 0.98  # of the period: a stuttering clock must not let exposures overlap
@@ -103,8 +104,9 @@ class ExposureEstimator:
 
     @property
     def sigma(self) -> float:
-        """One standard deviation of `duration`, s."""
-        return float(np.sqrt(self.variance)) * self._stated
+        """One standard deviation of `duration`, s: the filter's, as much larger as its errors were found to be, and at
+        most what was assumed before anything was seen."""
+        return min(_ALIKE * float(np.sqrt(self.variance)), self._settings.exposure_sigma) * self._stated
 
     @property
     def period(self) -> float:
