@@ -28,8 +28,8 @@ from blur_motion_ros.body.joints import LSP14, lsp14
 from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.data import sequence
 from blur_motion_ros.data.sequence import VideoFile, write_sequence
-from blur_motion_ros.demo.stream import Shutter, clean_plate, make_sequence, views
-from blur_motion_ros.evaluation.image_motion import image_velocity
+from blur_motion_ros.demo.stream import Shutter, clean_plate, demo_sequence, slow_camera, views
+from blur_motion_ros.evaluation.image_motion import image_motion, ratio
 from blur_motion_ros.fit_command import sample_exposure
 from blur_motion_ros.learning.eval_command import joints_of
 from blur_motion_ros.offline import HINDSIGHT, measure_recording
@@ -46,9 +46,11 @@ LIMBS = [i for i, name in enumerate(LSP14) if name not in ("neck", "head")]
 
 @dataclass(frozen=True)
 class Errors:
-    """Of every exposure [F]: middle s; across [F, 14] cm, mean over the exposure; speed and its error [F] px/s."""
+    """Of every exposure [F]: middle s; known: whether there is a truth; across [F, 14] cm, mean over the exposure;
+    speed and its error [F] px/s (`image_motion`)."""
 
     middle: np.ndarray
+    known: np.ndarray
     across: np.ndarray
     speed_error: np.ndarray
     speed: np.ndarray
@@ -70,7 +72,7 @@ def main() -> None:
                    "legs lost", "image velocity error")
         print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
         for count in args.frames:
-            folder = blurred_clip(work, count)
+            folder = demo_sequence(work / f"blurred_{count}", 0.0, replace(Shutter(), frames=count))
             measured = measurements(folder, live, work / "cache")
             for name, settings, hindsight in (("live", live, 0), ("live, N = 1", sharp, 0),
                                               ("offline", offline, HINDSIGHT)):
@@ -84,7 +86,7 @@ def sharp_joints(work: Path) -> tuple[np.ndarray, float]:
     video, shutter = VideoFile(asset("demo.mp4")), Shutter()
     folder, kept = work / "sharp", work / "sharp.npy"
     if not kept.is_file():
-        camera = blurred_camera(blurred_clip(work, 2))
+        camera = slow_camera(asset("Calib_demo.toml"), shutter)
         exposures = [Exposure(i / video.fps, i / video.fps + _SHUT) for i in range(len(video))]
         write_sequence(folder, views(video, shutter), camera, exposures, clean_plate(video, shutter))
         measured = measure_recording(sequence.read(folder), config.Settings())[1]
@@ -93,25 +95,11 @@ def sharp_joints(work: Path) -> tuple[np.ndarray, float]:
     return np.load(kept), video.fps
 
 
-def blurred_clip(work: Path, count: int) -> Path:
-    """The sequence folder of the clip, blurred over `count` frames."""
-    folder = work / f"blurred_{count}"
-    if not (folder / "complete").is_file():
-        shutter = replace(Shutter(), frames=count)
-        make_sequence(asset("demo.mp4"), asset("Calib_demo.toml"), folder, 0.0, shutter, lambda text: None)
-        (folder / "complete").touch()
-    return folder
-
-
-def blurred_camera(folder: Path) -> Camera:
-    return sequence.read(folder).camera
-
-
 def compared(folder: Path, settings: config.Settings, measured, hindsight: int, truth: np.ndarray,
              rate: float) -> Errors:
     """Fit a blurred sequence one way and hold it against the sharp frames."""
     estimates, pipeline = fitted(folder, settings, measured, hindsight)
-    camera = blurred_camera(folder)
+    camera = slow_camera(asset("Calib_demo.toml"), Shutter())
     tracks = [sample_exposure(pipeline, e, INSTANTS) for e in estimates]
     times = np.stack([t.times for t in tracks])
     return errors(lsp14(np.stack([t.positions for t in tracks])), between(truth, times * rate), times, camera)
@@ -130,18 +118,17 @@ def errors(joints: np.ndarray, truth: np.ndarray, times: np.ndarray, camera: Cam
     """Joints and truth [F, S, 14, 3] m at times [F, S]; the camera has no distortion."""
     apart = np.linalg.norm(camera.project(joints) - camera.project(truth), axis=-1)
     across = 100 * (apart * truth[..., 2] / camera.K[0, 0]).mean(1)
-    moved, true = (image_velocity(j, times, camera.K) for j in (joints, truth))
-    return Errors(times.mean(1), across, np.linalg.norm(moved - true, axis=-1).mean((1, 2)),
-                  np.linalg.norm(true, axis=-1).mean((1, 2)))
+    moved = image_motion(joints, truth, times, camera.K)
+    return Errors(times.mean(1), np.isfinite(truth).all((1, 2, 3)), across, moved.error, moved.speed)
 
 
 def row(exposure: float, stretch: str, method: str, found: Errors, span: Sequence[float]) -> str:
     """Markdown, of the exposures whose middle is inside `span` s and whose truth is known."""
-    here = (found.middle >= span[0]) & (found.middle < span[1]) & np.isfinite(found.speed)
+    here = (found.middle >= span[0]) & (found.middle < span[1]) & found.known
     seen = here & np.isfinite(found.across).all(1)
     across = found.across[seen]
     lost = [np.mean([(across[:, limb] > LOST_CM).any(1) for limb in limbs]) for limbs in (ARMS, LEGS)]
-    share = found.speed_error[seen].sum() / found.speed[seen].sum()
+    share = ratio(found.speed_error[seen], found.speed[seen])
     return (f"| {1e3 * exposure:.0f} ms | {stretch} | {method} | {seen.sum()} of {here.sum()} | "
             f"{across[:, LIMBS].mean():.1f} | {across[:, sum(ARMS, [])].mean():.1f} | {100 * lost[0]:.0f} % | "
             f"{100 * lost[1]:.0f} % | {100 * share:.0f} % |")

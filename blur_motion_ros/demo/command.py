@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -89,16 +88,9 @@ class _Progress:
 
 def _stream(out: Path, short: bool, say: _Progress) -> Path:
     """The slow-shutter sequence of the demo clip, made once."""
-    from blur_motion_ros.assets import asset
-    from blur_motion_ros.demo.stream import Shutter, make_sequence
+    from blur_motion_ros.demo.stream import Shutter, demo_sequence
 
-    folder = out / ("sequence_short" if short else "sequence")
-    done = folder / "complete"
-    if not done.is_file():
-        shutil.rmtree(folder, ignore_errors=True)
-        make_sequence(asset("demo.mp4"), asset("Calib_demo.toml"), folder, SHORT_S if short else 0.0, Shutter(), say)
-        done.touch()
-    return folder
+    return demo_sequence(out / ("sequence_short" if short else "sequence"), SHORT_S if short else 0.0, Shutter(), say)
 
 
 def _pictures(out: Path, sequence, shown: Sequence) -> None:

@@ -7,6 +7,7 @@ used by the method; it only makes its input.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ import cv2
 import numpy as np
 
 from blur_motion_ros import light
+from blur_motion_ros.assets import asset
+from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.camera.load import load_camera
 from blur_motion_ros.data.sequence import VideoFile, write_sequence
 from blur_motion_ros.types import Exposure
@@ -35,11 +38,27 @@ class Shutter:
     size: tuple[int, int] = (640, 480)
 
 
+def demo_sequence(folder: Path, seconds: float, shutter: Shutter, say: Callable[[str], None] = lambda text: None
+                  ) -> Path:
+    """`make_sequence` of the demo clip, once: a folder that is complete is left as it is."""
+    done = folder / "complete"
+    if not done.is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        make_sequence(asset("demo.mp4"), asset("Calib_demo.toml"), folder, seconds, shutter, say)
+        done.touch()
+    return folder
+
+
+def slow_camera(calibration: Path, shutter: Shutter) -> Camera:
+    """The video's camera, as the slow one sees through it."""
+    return load_camera(calibration).window(*shutter.window).scaled(*shutter.size)
+
+
 def make_sequence(video: Path, calibration: Path, folder: Path, seconds: float, shutter: Shutter,
                   say: Callable[[str], None]) -> Path:
     """Write the sequence folder of the first `seconds` of `video` (0: all of it) and return it."""
     source = VideoFile(video)
-    camera = load_camera(calibration).window(*shutter.window).scaled(*shutter.size)
+    camera = slow_camera(calibration, shutter)
     count = len(source) if seconds <= 0 else min(len(source), round(seconds * source.fps))
     say(f"clean plate of {video.name}")
     plate = clean_plate(source, shutter)

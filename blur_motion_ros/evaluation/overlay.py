@@ -17,6 +17,7 @@ import numpy as np
 
 from blur_motion_ros.body.joints import SMPL24_BONES
 from blur_motion_ros.camera.camera import Camera
+from blur_motion_ros.messages.diagnostics import flag_names
 from blur_motion_ros.messages.markers import speed_colour
 from blur_motion_ros.types import DISTRUSTED, Status
 
@@ -146,8 +147,6 @@ def draw_text(image: np.ndarray, text: str, at: tuple[int, int], size: float = 0
 
 def frame_picture(image: np.ndarray, camera: Camera, trail: Sequence[Shown], view: View, label: str = "") -> np.ndarray:
     """One frame of the overlay video; the last of `trail` is what is shown in full."""
-    from blur_motion_ros.messages.diagnostics import flag_names
-
     shown = trail[-1]
     small, out = view.camera(camera), view.image(image)
     out = draw_meshes(out, small, shown, 0.35)
@@ -219,8 +218,6 @@ def _overlay_pictures(recording: Any, shown: Sequence[Shown], view: View, trail:
 
 
 def _sheet_row(image: np.ndarray, camera: Camera, shown: Shown, cell: tuple[int, int]) -> np.ndarray:
-    from blur_motion_ros.messages.diagnostics import flag_names
-
     view = View.around(camera, shown.joints, cell)
     small, plain = view.camera(camera), view.image(image)
     skeleton = draw_trails(plain, small, [shown], 3)

@@ -20,8 +20,6 @@ from blur_motion_ros.motion import rotations
 # Which entries of a measurement's 75-vector (transl, then 24 joints) belong to the free slots, in slot order.
 MEASURED = np.concatenate([np.arange(3), (3 + 3 * FREE_JOINTS[:, None] + np.arange(3)).reshape(-1)])
 
-_LIMB_ENDS = 3 * np.array(LIMB_SLOTS)  # angles of each limb among the 63
-
 
 class Term(Protocol):
     """One summand of the joint loss. `free` is [21, K, 3]."""
@@ -99,7 +97,12 @@ class PoseGaussian:
         if not self.information.any():
             return np.zeros(len(LIMB_SLOTS))
         error, _ = _pose_error(free, self.basis, self.reference, self.reference_transl, self.rotation, self.transl)
-        return _limb_distances(error.reshape(-1), self._spread)
+        spread, error = self._spread, error.reshape(-1)
+        out = np.empty(len(LIMB_SLOTS))
+        for i, (first, last) in enumerate(LIMB_SLOTS):
+            own = slice(3 * first, 3 * last)
+            out[i] = error[own] @ np.linalg.solve(spread[own, own], error[own]) / (own.stop - own.start)
+        return out
 
     @cached_property
     def _spread(self) -> np.ndarray:
@@ -183,30 +186,6 @@ def _pose_error(free, basis, reference, reference_transl, rotation, transl):
 def _pose_squared(free, basis, reference, reference_transl, rotation, transl, information):
     error, _ = _pose_error(free, basis, reference, reference_transl, rotation, transl)
     return _pull(information, error.reshape(-1))[1]
-
-
-@njit(cache=True)
-def _limb_distances(error, covariance):
-    """[6] e' S^-1 e of each limb's own angles, over their number, for S its block of covariance [63, 63]."""
-    out = np.empty(len(_LIMB_ENDS))
-    for i in range(len(_LIMB_ENDS)):
-        first, last = _LIMB_ENDS[i]
-        n = last - first
-        root, solved = np.zeros((n, n)), np.zeros(n)  # Cholesky, and forward substitution on the way
-        squared = 0.0
-        for r in range(n):
-            for c in range(r + 1):
-                total = covariance[first + r, first + c]
-                for k in range(c):
-                    total -= root[r, k] * root[c, k]
-                root[r, c] = np.sqrt(total) if r == c else total / root[c, c]
-            total = error[first + r]
-            for k in range(r):
-                total -= root[r, k] * solved[k]
-            solved[r] = total / root[r, r]
-            squared += solved[r] ** 2
-        out[i] = squared / n
-    return out
 
 
 @njit(cache=True, nogil=True, fastmath=True)
