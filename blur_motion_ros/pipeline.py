@@ -22,6 +22,7 @@ from blur_motion_ros.fit.window import BlurFit
 from blur_motion_ros.initialiser.base import Initialiser, make_initialiser
 from blur_motion_ros.matting import Matter, make_matter
 from blur_motion_ros.types import (
+    UNKNOWN_BACKGROUND,
     BodyState,
     Exposure,
     Frame,
@@ -33,7 +34,6 @@ from blur_motion_ros.types import (
     Status,
 )
 
-UNKNOWN_BACKGROUND = 0.5  # linear light: a plate this uncertain (see `background`) says nothing about its pixel
 UNKNOWN_ALPHA = np.float32(1e3)  # alpha sigma where nothing is known: no background, outside the image
 OUTSIDE_SIGMA = 0.1  # alpha sigma beyond the crop that a frame was matted in: nobody was there
 

@@ -67,9 +67,13 @@ class Frame:
     index: int = 0
 
 
+UNKNOWN_BACKGROUND = 0.5  # linear light: a plate whose sigma is larger says nothing about its pixel
+
+
 @dataclass(frozen=True)
 class Plate:
-    """Clean background.  image: [H, W, 3] float32 linear light.  sigma: [H, W] float32 noise (linear, one channel)."""
+    """Clean background.  image: [H, W, 3] float32 linear light.  sigma: [H, W] float32 noise (linear, one channel),
+    above `UNKNOWN_BACKGROUND` where nothing is known."""
 
     image: np.ndarray
     sigma: np.ndarray

@@ -10,7 +10,7 @@ import numpy as np
 from blur_motion_ros.initialiser.blazepose import BlazePose, Detection, Region
 from blur_motion_ros.initialiser.settings import PersonSettings
 from blur_motion_ros.initialiser.views import consensus
-from blur_motion_ros.types import Landmarks, Plate
+from blur_motion_ros.types import UNKNOWN_BACKGROUND, Landmarks, Plate
 
 _TILE_OVERLAP = 0.5
 _LEAD = 0.5  # share of the last step by which the next region leads (a full step overshoots after a bad frame)
@@ -146,7 +146,8 @@ def moved(image: np.ndarray, plate: Plate, radius: float) -> list[Detection]:
     size = (max(1, round(image.shape[1] / scale)), max(1, round(image.shape[0] / scale)))
     small = light.to_linear(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
     clean = cv2.resize(plate.image, size, interpolation=cv2.INTER_AREA)
-    different = (np.abs(small - clean).max(2) > 0.03 + 0.1 * clean.max(2)).astype(np.uint8)
+    known = cv2.resize(plate.sigma, size, interpolation=cv2.INTER_AREA) < UNKNOWN_BACKGROUND
+    different = (known & (np.abs(small - clean).max(2) > 0.03 + 0.1 * clean.max(2))).astype(np.uint8)
     count, labels, stats, centres = cv2.connectedComponentsWithStats(different)
     out = []
     for i in range(1, count):

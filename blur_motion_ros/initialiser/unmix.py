@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from blur_motion_ros import light
+from blur_motion_ros.types import UNKNOWN_BACKGROUND
 
 GREY = 0.3  # linear light of the replaced background
 _CONTRAST = (0.04, 0.15)  # of an opaque body against a plate of brightness B (linear): 0.04 + 0.15 B
@@ -24,7 +25,7 @@ def unmix(crop: np.ndarray, plate: np.ndarray, sigma: np.ndarray | None = None) 
 
     crop: [S, S, 3] uint8 sRGB.  plate: [S, S, 3] float32 linear light.  sigma: [S, S] float32, its noise (linear).
     Returns [S, S, 3] float32 sRGB in [0, 1]. A plate that does not fit at all (say, another exposure) gives the crop
-    back almost unchanged.
+    back almost unchanged, and so does one that knows nothing of a pixel (`types.UNKNOWN_BACKGROUND`).
     """
     import cv2
 
@@ -45,6 +46,9 @@ def _contrast(image, plate, noise):
     out = np.empty(image.shape[:2], np.float32)
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
+            if noise[y, x] > np.float32(UNKNOWN_BACKGROUND):
+                out[y, x] = np.float32(1 + _FLOOR)  # opaque: whoever stands there must not be taken away
+                continue
             difference = np.float32(0)
             bright = np.float32(0)
             for c in range(3):
