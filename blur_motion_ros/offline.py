@@ -2,17 +2,20 @@
 
 With hindsight the recording is gone through three times: first as the live node would, to see the person; then the
 initialiser's measurements are made anew with all of them known (`initialiser.hindsight`), and every exposure is told
-from the latest window that contains it (a fixed-lag smoother); then the same backwards (`fit.both_ways`).
+from the latest window that contains it (a fixed-lag smoother); then the same backwards (`fit.both_ways`). Where no
+clean plate was given, one is made before all that (`background.recorded`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import cv2
 import numpy as np
 
+from blur_motion_ros.background.model import person_mask
+from blur_motion_ros.background.recorded import MOST_SAMPLES, Sample, plate_of
 from blur_motion_ros.config import Settings
 from blur_motion_ros.data.sequence import Sequence, backwards
 from blur_motion_ros.fit.both_ways import agreed, mirrored
@@ -41,6 +44,8 @@ def fit_recording(recording: Sequence, settings: Settings, hindsight: int = HIND
     both_ways: with hindsight, fit the recording played backwards as well (`fit.both_ways`).
     """
     settings = replace(settings, fit=replace(settings.fit, frames=max(settings.fit.frames, hindsight + 1)))
+    if hindsight > 0:
+        recording = with_plate(recording, settings, progress)
     if settings.camera.exposure_mode == "estimate" and hindsight > 0:
         recording, settings = _with_exposures(recording, settings, progress, adapt)
     if measurements is not None:
@@ -121,9 +126,32 @@ def pipeline_for(recording: Sequence, settings: Settings, adapt: Callable[[Pipel
     settings = replace(settings, camera=replace(settings.camera, response=recording.response))
     pipeline = Pipeline(settings, initialiser=initialiser)
     if recording.plate is not None:
-        pipeline.set_background(recording.plate)
+        pipeline.set_background(recording.plate, recording.known)
     adapt(pipeline)
     return pipeline
+
+
+def with_plate(recording: Sequence, settings: Settings,
+               progress: Progress = lambda frames, what: frames) -> Sequence:
+    """The recording with a clean plate made of its own frames; as it is where it has one, where the settings name one,
+    and where its frames do not give one."""
+    if recording.plate is not None or settings.background.plate:
+        return recording
+    samples = list(_samples(recording, settings, progress))
+    plate = plate_of(samples, settings.background, recording.response)
+    return recording if plate is None else replace(recording, plate=plate.image, known=plate.known)
+
+
+def _samples(recording: Sequence, settings: Settings, progress: Progress) -> Iterator[Sample]:
+    """Some of the frames, evenly spread, with the person that is followed through all of them."""
+    initialiser = pipeline_for(recording, settings).initialiser
+    every = -(-len(recording) // MOST_SAMPLES)
+    for frame in progress(recording, "background"):
+        found = initialiser.measure(frame)
+        if frame.index % every == 0:
+            person = None if found is None else person_mask(found.landmarks, frame.image.shape[:2],
+                                                            settings.background.margin)
+            yield Sample(frame.exposure.middle, frame.image, person)
 
 
 def _with_exposures(recording: Sequence, settings: Settings, progress: Progress, adapt: Callable[[Pipeline], None]

@@ -35,6 +35,7 @@ from blur_motion_ros.types import (
 )
 
 UNKNOWN_ALPHA = np.float32(1e3)  # alpha sigma where nothing is known: no background, outside the image
+_LEAST_KNOWN = 0.5  # share of the person whose background must be known for the images to say much
 OUTSIDE_SIGMA = 0.1  # alpha sigma beyond the crop that a frame was matted in: nobody was there
 
 
@@ -91,9 +92,10 @@ class Pipeline:
         self._fit.reset()
         self._missed = 0
 
-    def set_background(self, image: np.ndarray) -> None:
-        """Use `image` [H, W, 3] uint8 RGB as the clean plate from now on."""
-        self.background.set_plate(image)
+    def set_background(self, image: np.ndarray, known: np.ndarray | None = None) -> None:
+        """Use `image` [H, W, 3] uint8 RGB as the clean plate from now on; known [H, W] bool: where it is one (None:
+        everywhere)."""
+        self.background.set_plate(image, known)
 
     def process(self, frame: Frame) -> MotionEstimate:
         """Everything for one frame. Never raises for lack of a person: the status says LOST and values are NaN."""
@@ -175,7 +177,7 @@ class Pipeline:
         clock.lap("fit")
         if estimate is None:
             return lost(newest.frame.exposure)
-        return replace(estimate, status=estimate.status | self._pipeline_status(newest))
+        return replace(estimate, status=estimate.status | self._pipeline_status(self._window[-1]))
 
     def _crop(self) -> Crop | None:
         """A square view around everything the body may touch in this window."""
@@ -226,7 +228,7 @@ class Pipeline:
 
     def _pipeline_status(self, newest: Seen) -> Status:
         status = Status.OK
-        if newest.plate is None:
+        if newest.matted is None or _known_behind(newest.matted[1]) < _LEAST_KNOWN:
             status |= Status.NO_BACKGROUND
         if newest.measurement is None:
             status |= Status.OCCLUDED
@@ -274,6 +276,12 @@ def _moved(matted: tuple[Crop, Matte], crop: Crop) -> tuple[np.ndarray, np.ndarr
     size, flags = (crop.size, crop.size), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     alpha = cv2.warpAffine(matte.alpha, to_old, size, flags=flags)
     return alpha, cv2.warpAffine(matte.sigma, to_old, size, flags=flags, borderValue=OUTSIDE_SIGMA)
+
+
+def _known_behind(matte: Matte) -> float:
+    """Share of the person whose background is known."""
+    person = float(matte.alpha.sum())
+    return float(matte.alpha[matte.sigma < UNKNOWN_ALPHA].sum()) / person if person > 0 else 1.0
 
 
 def _box_rays(camera: Camera, box: np.ndarray) -> np.ndarray:

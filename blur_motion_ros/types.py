@@ -29,7 +29,7 @@ class Status(IntFlag):
     OCCLUDED = 4  # a large part of the body is out of view or covered
     COLD_START = 8  # no history yet: shape, colour and velocity are still settling
     POOR_FIT = 16  # image or silhouette not explained, a limb far from its measurement, or measurements that contradict
-    NO_BACKGROUND = 32  # no clean plate: fitted to landmarks only
+    NO_BACKGROUND = 32  # no clean plate, or none where the person is: fitted to landmarks (mostly)
     PREDICTED = 64  # no measurement in this exposure, extrapolated
     LOST = 128  # no person: the values are NaN
 

@@ -11,8 +11,10 @@ import pytest
 
 from blur_motion_ros import light
 from blur_motion_ros.background import BackgroundModel, BackgroundSettings, CaptureError, FrameBuffer, PlateStatus
+from blur_motion_ros.background.model import person_mask
+from blur_motion_ros.background.recorded import Sample, plate_of
 from blur_motion_ros.camera.camera import Camera
-from blur_motion_ros.types import Exposure, Frame, Landmarks
+from blur_motion_ros.types import UNKNOWN_BACKGROUND, Exposure, Frame, Landmarks
 
 H, W = 120, 160
 CAMERA = Camera(W, H, np.array([[150.0, 0, 79.5], [0, 150, 59.5], [0, 0, 1]]))
@@ -184,6 +186,56 @@ def test_learning_takes_the_same_time_at_any_frame_rate(rate):
         taken.append(close[20:61, 30:71].mean())
     assert taken[round(0.7 * rate)] < 0.05 and taken[-1] > 0.98
     assert close[20:61, 30:71].mean(1).min() > 0.8  # no row is forgotten
+
+
+def walk_past(linear: np.ndarray, places: list[int | None], shake: int = 0) -> list[Sample]:
+    """Samples of somebody at these columns (None: not there), every 0.2 s; the camera jumps by `shake` px."""
+    rng, samples = np.random.default_rng(5), []
+    for i, x in enumerate(places):
+        image, mask = (linear, None) if x is None else with_person(linear, x)
+        image = np.roll(image, shake * (i % 3), 1)
+        person = None if mask is None else person_mask(mask, (H, W), 0.03)
+        samples.append(Sample(0.2 * i, shot(image, rng), person))
+    return samples
+
+
+def test_a_recording_gives_its_own_plate():
+    linear = scene()
+    plate = plate_of(walk_past(linear, [10 + 5 * i for i in range(24)]), BackgroundSettings())
+    assert plate.known.mean() > 0.98
+    assert np.abs(light.to_linear(plate.image) - linear)[plate.known].max() < 0.05
+
+
+def test_what_somebody_always_hides_in_a_recording_stays_unknown():
+    linear = scene()
+    plate = plate_of(walk_past(linear, [60 + i % 4 for i in range(24)]), BackgroundSettings())
+    _, body = with_person(linear, 61)
+    assert not plate.known[body > 0.5].any()
+    away = cv2.dilate(body, np.ones((41, 41))) == 0
+    assert plate.known[away].all()
+    model = BackgroundModel()
+    model.set_plate(plate.image, plate.known)
+    told = model.plate(light.to_codes(linear))
+    assert (told.sigma[~plate.known] > UNKNOWN_BACKGROUND).all() and (told.sigma[away] < 0.1).all()
+
+
+def test_somebody_overlooked_for_a_moment_is_not_taken_for_background():
+    samples = walk_past(scene(), [60] * 20)
+    overlooked = [s._replace(person=None) if 8 <= i < 12 else s for i, s in enumerate(samples)]
+    plate = plate_of(overlooked, BackgroundSettings())
+    _, body = with_person(scene(), 60)
+    assert not plate.known[body > 0.5].any()
+
+
+def test_an_empty_scene_before_somebody_comes_in_counts():
+    linear = scene()
+    plate = plate_of(walk_past(linear, [None] * 12 + [60] * 12), BackgroundSettings())
+    assert plate.known.all() and np.abs(light.to_linear(plate.image) - linear).max() < 0.06
+
+
+def test_no_plate_of_a_camera_that_moves_or_of_two_frames():
+    assert plate_of(walk_past(scene(), [10 + 5 * i for i in range(24)], shake=12), BackgroundSettings()) is None
+    assert plate_of(walk_past(scene(), [10, 60]), BackgroundSettings()) is None
 
 
 @pytest.mark.parametrize("drift", ["gain", "local"])

@@ -313,6 +313,7 @@ def test_moved_region_is_offered_as_a_person():
     plate = Plate(np.full((400, 600, 3), 0.2, np.float32), np.full((400, 600), 0.005, np.float32))
     image = light.to_codes(plate.image)
     image[100:220, 290:330] = 250
+    plate.image[300:360, 100:180], plate.sigma[300:360, 100:180] = 0.6, 1.0  # unknown: paint, no sign of a person
     found = moved(image, plate, 80.0)
     assert len(found) == 2
     np.testing.assert_allclose(found[0].hip, [309.5, 159.5], atol=4)
@@ -346,6 +347,17 @@ def test_unmixing_with_a_useless_plate_gives_the_picture_back():
     image = np.full((32, 32, 3), (200, 90, 40), np.uint8)
     out = unmix(image, np.zeros((32, 32, 3), np.float32))
     np.testing.assert_allclose(out * 255, image, atol=2)
+
+
+def test_unmixing_does_not_take_away_whoever_stands_where_the_plate_is_unknown():
+    """Someone who is there from the start hides what is behind them, and must still be seen."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(40, 220, (64, 64, 3)).astype(np.uint8)
+    sigma = np.full((64, 64), 0.005, np.float32)
+    sigma[10:50, 20:40] = 1.0
+    out = unmix(image, light.to_linear(image), sigma)
+    np.testing.assert_allclose(out[14:46, 24:36] * 255, image[14:46, 24:36], atol=2)
+    assert np.ptp(out[:, 48:]) < 0.01  # what the plate explains is grey
 
 
 # ---------------------------------------------------------------- sides

@@ -74,7 +74,7 @@ def test_a_limb_that_stays_lost_is_doubted():
 
 
 def test_overlap_of_silhouettes_where_the_matte_knows():
-    """Half of each exposure's person covered, and as much beside them: a third. Unknown pixels do not count."""
+    """Half of each exposure's person covered, and as much beside them: a third. Unknown pixels speak for the fit."""
     value, weight = np.zeros((2, 8, 8, 4), np.float32), np.full((2, 8, 8, 4), 5.0, np.float32)
     value[:, 2:6, 0:4, 3] = 1.0
     predicted = np.zeros_like(value)
@@ -82,7 +82,7 @@ def test_overlap_of_silhouettes_where_the_matte_knows():
     target = Target(value, weight, np.zeros((2, 8, 8, 3), np.float32), np.eye(3))
     assert silhouette_overlap(target, predicted) == pytest.approx(1 / 3)
     weight[:, :, 4:, 3] = 1e-3
-    assert silhouette_overlap(target, predicted) == pytest.approx(1 / 2)
+    assert silhouette_overlap(target, predicted) == pytest.approx(2 / 3)
     weight[..., 3] = 1e-3
     assert silhouette_overlap(target, predicted) == 1.0  # without a background the images say nothing either way
     assert doubt(1.0) == doubt(0.88) == 1.0

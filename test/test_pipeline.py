@@ -15,7 +15,7 @@ from blur_motion_ros.body.joints import lsp14
 from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.data import sequence
 from blur_motion_ros.fit.both_ways import mirrored
-from blur_motion_ros.offline import fit_recording, measure_recording
+from blur_motion_ros.offline import fit_recording, measure_recording, with_plate
 from blur_motion_ros.pipeline import Pipeline
 from blur_motion_ros.trajectory import sample
 from blur_motion_ros.types import Exposure, Frame, Status
@@ -114,6 +114,28 @@ def test_without_a_plate_it_says_so_and_goes_on(walk):
     pipeline, estimates = fitted(recording, frames[:3], plate=False)
     assert all(e.status & Status.NO_BACKGROUND for e in estimates)
     assert np.isfinite(middle(pipeline, estimates[-1]).positions).all()
+
+
+@needs_devset
+def test_somebody_there_from_the_start_is_followed_while_the_background_is_learned(walk):
+    """What is behind them is not known for as long as they stand there, and the status says so."""
+    recording, frames = walk
+    rng, image = np.random.default_rng(0), frames[0].image.astype(float)
+    still = [replace(frames[0], image=np.clip(image + rng.normal(0, 1.5, image.shape), 0, 255).astype(np.uint8),
+                     exposure=Exposure(0.1 * i, 0.1 * i + 0.03), index=i) for i in range(25)]
+    pipeline, estimates = fitted(recording, still, plate=False)
+    assert pipeline.background.plate(still[-1]) is not None
+    assert not any(e.status & (Status.LOST | Status.OCCLUDED | Status.POOR_FIT) for e in estimates)
+    assert all(e.status & Status.NO_BACKGROUND for e in estimates)
+
+
+@needs_devset
+def test_a_recording_without_a_plate_is_fitted_with_its_own(walk):
+    recording, _ = walk
+    bare = with_plate(replace(recording, plate=None), config.load(offline=True))
+    apart = np.abs(bare.plate.astype(int) - recording.plate).max(2)
+    assert bare.known.mean() > 0.8 and np.percentile(apart[bare.known], 99) < 25
+    assert with_plate(recording, config.load(offline=True)) is recording
 
 
 @needs_devset

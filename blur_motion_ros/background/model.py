@@ -78,9 +78,13 @@ class BackgroundModel:
         """Brightness of the last frame against the plate."""
         return self._drift
 
-    def set_plate(self, image: np.ndarray) -> None:
-        """Use `image` [H, W, 3] uint8 RGB of the empty scene. ValueError when it is not such an image."""
-        self._start(light.to_linear(_colour_image(image, "plate"), self.response))
+    def set_plate(self, image: np.ndarray, known: np.ndarray | None = None) -> None:
+        """Use `image` [H, W, 3] uint8 RGB of the empty scene; known [H, W] bool: where it is (None: everywhere).
+        ValueError when it is not such an image."""
+        plate = light.to_linear(_colour_image(image, "plate"), self.response)
+        if known is not None and known.shape != plate.shape[:2]:
+            raise ValueError(f"known is {known.shape}; it must have the plate's size {plate.shape[:2]}")
+        self._start(plate, True if known is None else known)
 
     def load(self, path: str | Path) -> None:
         """Use an image file of the empty scene. ValueError when it cannot be read."""
@@ -117,7 +121,7 @@ class BackgroundModel:
         or None (nobody was found, which may be wrong: only unknown pixels are learned, after `replace` seconds)."""
         image = self._checked(frame)
         period = self._advance(frame)
-        mask = self._mask_of(person, image.shape)
+        mask = person_mask(person, image.shape[:2], self.settings.margin)
         if self._plate is None:
             if not self.settings.learn:
                 return
@@ -135,10 +139,10 @@ class BackgroundModel:
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
-    def _start(self, plate: np.ndarray, known: bool = True) -> None:
+    def _start(self, plate: np.ndarray, known: bool | np.ndarray = True) -> None:
         h, w = plate.shape[:2]
         self._plate = np.ascontiguousarray(plate, np.float32)
-        self._age = np.full((h, w), _CERTAIN_AGE if known else 0, np.int32)
+        self._age = np.where(np.broadcast_to(known, (h, w)), _CERTAIN_AGE, 0).astype(np.int32)
         self._scatter = np.ones((h, w), np.float32)
         self._candidate, self._since = np.zeros((h, w, 3), np.float32), np.zeros((h, w), np.float64)
         self._sightings = np.zeros((h, w), np.int32)
@@ -235,20 +239,22 @@ class BackgroundModel:
                              " a plate of the new size, or reset the background")
         return image
 
-    def _mask_of(self, person: Landmarks | np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-        """[H, W] uint8 PERSON / FREE, dilated."""
-        h, w = shape[:2]
-        if person is None:
-            return np.full((h, w), FREE, np.uint8)
-        if isinstance(person, Landmarks):
-            mask = _landmark_mask(person, w, h)
-        elif person.shape != (h, w):
-            raise ValueError(f"person mask is {person.shape}; it must have the frame's size {(h, w)}")
-        else:
-            mask = person
-        radius = int(np.ceil(self.settings.margin * w))
-        covered = (mask > 0.3).astype(np.uint8) * PERSON
-        return cv2.dilate(covered, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)) if radius else covered
+
+def person_mask(person: Landmarks | np.ndarray | None, size: tuple[int, int], margin: float) -> np.ndarray:
+    """[H, W] uint8 PERSON / FREE of landmarks or a mask [H, W] (None: nobody), dilated by `margin` image widths.
+    ValueError for a mask of another size."""
+    h, w = size
+    if person is None:
+        return np.full((h, w), FREE, np.uint8)
+    if isinstance(person, Landmarks):
+        mask = _landmark_mask(person, w, h)
+    elif person.shape != (h, w):
+        raise ValueError(f"person mask is {person.shape}; it must have the frame's size {(h, w)}")
+    else:
+        mask = person
+    radius = int(np.ceil(margin * w))
+    covered = (mask > 0.3).astype(np.uint8) * PERSON
+    return cv2.dilate(covered, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)) if radius else covered
 
 
 def _landmark_mask(person: Landmarks, width: int, height: int) -> np.ndarray:

@@ -41,8 +41,9 @@ class Images(Protocol):
 class Sequence:
     """A blurred recording: what the method may see, and the path of its ground truth if it has one.
 
-    exposures: one per frame.  plate: [H, W, 3] uint8 RGB clean background, or None.  response: camera response
-    (`light`).  ground_truth: path of gt.npz, never opened here for more than exposures.  meta: meta.json as read.
+    exposures: one per frame.  plate: [H, W, 3] uint8 RGB clean background, or None; known: [H, W] bool, where it is
+    (None: everywhere).  response: camera response (`light`).  ground_truth: path of gt.npz, never opened here for more
+    than exposures.  meta: meta.json as read.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Sequence:
     response: str = "srgb"
     ground_truth: Path | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    known: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.exposures)

@@ -20,10 +20,11 @@ _AGREED = 0.4  # squared distance of a limb from its measurement, per angle, up 
 
 
 def silhouette_overlap(target: Target, predicted: np.ndarray) -> float:
-    """Soft intersection over union of fitted and matted silhouettes, mean over a window's exposures, of the pixels that
-    the matte knows; 1 where it knows none. predicted [F, S, S, 4]."""
+    """Soft intersection over union of fitted and matted silhouettes, mean over a window's exposures; pixels that the
+    matte does not know speak for the fit (a rim that is known must not stand for the whole). predicted [F, S, S, 4]."""
     known = target.weight[..., 3] > 1.0
-    fitted, matted = (np.clip(a[..., 3], 0, 1) * known for a in (predicted, target.value))
+    fitted = np.clip(predicted[..., 3], 0, 1)
+    matted = np.where(known, np.clip(target.value[..., 3], 0, 1), fitted)
     union = np.maximum(fitted, matted).sum((1, 2))
     shared = np.minimum(fitted, matted).sum((1, 2))
     seen = union > 0
