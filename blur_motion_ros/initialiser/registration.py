@@ -150,7 +150,7 @@ def _evaluate(problem: Problem, pose: Pose) -> tuple[Registration, np.ndarray]:
     cost += _bones(posed.points, posed.jacobian, BONES, seen.directions, seen.bone_whiten, problem.outlier,
                    rows[2 * len(posed.points):], right[2 * len(posed.points):])
     gradient, data = rows.T @ right, rows.T @ rows
-    r, j = _pose_prior(problem.prior, pose)
+    r, j = pose_prior_terms(problem.prior, pose)
     away = pose.betas - problem.shape.mean
     normal = data.copy()
     normal[6:75, 6:75] += j.T @ j
@@ -234,7 +234,7 @@ def _weigh(rows, right, outlier):
     return squared * root
 
 
-def _pose_prior(prior: PosePrior, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
+def pose_prior_terms(prior: PosePrior, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
     """Residual [m] and jacobian [m, 69] by the tangents of the 23 joints."""
     vectors = rotations.log(pose.local[1:])
     r, j = prior.residual(vectors)
