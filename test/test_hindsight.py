@@ -17,6 +17,7 @@ from blur_motion_ros.initialiser.landmark import Registrar
 from blur_motion_ros.initialiser.registration import Pose
 from blur_motion_ros.initialiser.sides import swapped
 from blur_motion_ros.initialiser.vibe import LandmarkStream, StreamOutput, VibeInitialiser
+from blur_motion_ros.initialiser.views import Again
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.offline import _look, _packed, _unpacked
 from blur_motion_ros.types import Exposure, Frame, Landmarks
@@ -143,7 +144,7 @@ def test_a_consensus_is_believed_and_where_it_is_absurd_the_view_followed(wrong)
         followed = turned_round(right) if wrong == "followed" else right
         again = turned_round(right) if wrong != "followed" and i == 4 else right
         measured = register(followed, Frame(np.zeros((480, 640, 3), np.uint8), exposure, CAMERA))
-        looks.append(Look(exposure, CAMERA, measured, again))
+        looks.append(Look(exposure, CAMERA, measured, Again(again)))
     assert errors(register, poses, Hindsight(register)(looks)).max() < 0.08
     without = Hindsight(register)([replace(look, again=None) for look in looks])
     assert (errors(register, poses, without).max() > 0.15) == (wrong == "followed")

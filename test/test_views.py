@@ -14,7 +14,7 @@ from blur_motion_ros.initialiser.blazepose import BlazePose, Detection, Region
 from blur_motion_ros.initialiser.person import PersonTracker
 from blur_motion_ros.initialiser.settings import PersonSettings
 from blur_motion_ros.initialiser.sides import swapped
-from blur_motion_ros.initialiser.views import VIEWS, consensus, looked_again
+from blur_motion_ros.initialiser.views import VIEWS, agreed, consensus, looked_again
 from blur_motion_ros.types import Landmarks
 
 MIRROR = list(BLAZEPOSE33_MIRROR)
@@ -85,7 +85,7 @@ def test_in_a_mirror_his_left_is_still_his_left(networks, walker):
 
 def test_views_of_a_real_man_agree_with_the_one_in_which_he_was_found(networks, walker):
     plain, _ = networks.landmarks(walker, Region(np.array([320.0, 130]), 230.0, 0.0))
-    again = looked_again(networks, walker, None, plain)
+    again = looked_again(networks, walker, None, plain).landmarks
     assert np.linalg.norm(again.image[11:29] - plain.image[11:29], axis=1).mean() < 8
     assert again.mask is plain.mask and again.score == plain.score
 
@@ -109,11 +109,23 @@ def test_consensus_of_two_is_their_mean():
     np.testing.assert_allclose(out.world, (seen.world + other.world) / 2, atol=1e-9)
 
 
-@pytest.mark.parametrize("legs, arms", [(True, False), (False, True), (True, True)])
-def test_answers_are_read_as_the_one_that_was_followed(legs, arms):
+@pytest.mark.parametrize("parts", [(True, False, False), (False, True, False), (True, True, False), (True, True, True)])
+def test_answers_are_read_as_the_one_that_was_followed(parts):
+    """Also the trunk: mixed with answers that take the front for the back, shoulders and hips came to lie between."""
     seen = landmarks(np.random.default_rng(2))
-    out = consensus([seen, swapped(seen, legs, arms), swapped(seen, legs, arms)], seen)
+    out = consensus([seen, swapped(seen, *parts), swapped(seen, *parts)], seen, trunk=True)
     np.testing.assert_allclose(out.image, seen.image, atol=1e-9)
+
+
+def test_views_that_take_the_front_for_the_back_are_read_the_right_way_and_counted():
+    rng = np.random.default_rng(4)
+    seen = landmarks(rng)
+    behind = swapped(seen, True, True, True)
+    out = agreed([shaken(seen, rng) for _ in range(3)] + [shaken(behind, rng) for _ in range(5)], seen)
+    assert out.turned == pytest.approx(5 / 8)
+    assert np.linalg.norm(out.landmarks.image - seen.image, axis=1).max() < 3
+    assert np.linalg.norm(out.landmarks.world - seen.world, axis=1).max() < 0.03
+    assert agreed([shaken(seen, rng) for _ in range(8)], seen).turned == 0.0
 
 
 class TwoMinds:

@@ -23,7 +23,7 @@ from blur_motion_ros.initialiser.registration import Pose, Registration, cold_st
 from blur_motion_ros.initialiser.sides import READINGS, swapped
 from blur_motion_ros.initialiser.vibe import LandmarkReader, LandmarkStream, Sight, VibeInitialiser, fuse, start_of
 from blur_motion_ros.initialiser.vibe_filter import FilterNoise, PoseFilter
-from blur_motion_ros.initialiser.views import looked_again
+from blur_motion_ros.initialiser.views import Again, looked_again
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.types import BodyState, Exposure, Frame, Landmarks, Plate, PoseMeasurement
 
@@ -37,32 +37,36 @@ _CALM = FilterNoise(jitter=0.2)  # twice the live one, both directions make up f
 @dataclass(frozen=True)
 class Look:
     """One frame of a recording: when, through which camera, what the live initialiser made of it (None: nobody), and
-    the landmarks that several views agree on (None: not looked at again)."""
+    what several views agree on (None: not looked at again)."""
 
     exposure: Exposure
     camera: Camera
     measurement: PoseMeasurement | None
-    again: Landmarks | None = None
+    again: Again | None = None
 
 
 class Reading(NamedTuple):
     """How a frame's landmarks are read. legs, arms: taken for the other side's; alone: those of the one view in which
-    the person was followed, though there is a consensus of several."""
+    the person was followed, though there is a consensus of several; turned: the whole body, limbs and trunk, taken for
+    facing the other way (legs and arms then as against that)."""
 
     legs: bool
     arms: bool
     alone: bool = False
+    turned: bool = False
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A frame explained: landmarks as read; pose; cost of the registration; joints [24, 3] m from the pelvis."""
+    """A frame explained: landmarks as read; pose; cost of the registration; joints [24, 3] m from the pelvis; against:
+    share of the views that have the trunk face the other way."""
 
     landmarks: Landmarks
     reading: Reading
     pose: Pose
     cost: float
     joints: np.ndarray
+    against: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,15 @@ class PathCosts:
     """What a path pays. Chosen on synthesised recordings; flat within a factor of 1.5.
 
     evidence: per unit of the registration's cost (landmark errors last, so less than 1); swap: per pair read the other
-    way round; alone: of a frame read as one view has it; step: m per 1/30 s of every joint, and its weight; bend: the
-    same of the departure from `damping` times the velocity before; cap: largest squared sigmas of one joint.
+    way round; alone: of a frame read as one view has it; facing: where all views have the trunk face the other way;
+    step: m per 1/30 s of every joint, and its weight; bend: the same of the departure from `damping` times the velocity
+    before; cap: largest squared sigmas of one joint.
     """
 
     evidence: float = 0.5
     swap: float = 1.0
     alone: float = 10.0
+    facing: float = 10.0
     step: float = 0.3
     step_weight: float = 0.3
     bend: float = 0.1
@@ -150,10 +156,10 @@ class _Frame:
     def of(register: Registrar, look: Look, betas: np.ndarray) -> _Frame:
         """From the frame's own directions, in every reading, and from what was found live."""
         readings = {}
-        for seen, alone in _seen(look):
+        for seen, alone, turned in _seen(look):
             for legs, arms in READINGS:
-                read = swapped(seen, legs, arms)
-                readings[Reading(legs, arms, alone)] = read, evidence(read, look.camera, register.settings)
+                read = swapped(seen, legs != turned, arms != turned, turned)
+                readings[Reading(legs, arms, alone, turned)] = read, evidence(read, look.camera, register.settings)
         frame = _Frame(register, look, betas, readings)
         for reading, (_, facts) in readings.items():
             if not (reading.legs or reading.arms):
@@ -188,12 +194,17 @@ class _Frame:
     def _try(self, reading: Reading, start: Pose, iterations: int | None = None) -> None:
         found = self._solve(reading, with_shape(start, self._betas), iterations or self._register.settings.iterations)
         joints = self._register.joints(found.pose)
-        new = Explanation(self._readings[reading][0], reading, found.pose, found.cost, joints - joints[:1])
+        new = Explanation(self._readings[reading][0], reading, found.pose, found.cost, joints - joints[:1],
+                          self._against(reading))
         for i, e in enumerate(self._found):
             if e.reading == reading and np.abs(e.joints - new.joints).max() < _SAME:
                 self._found[i] = min(e, new, key=lambda x: x.cost)
                 return
         self._found.append(new)
+
+    def _against(self, reading: Reading) -> float:
+        share = 0.0 if self._look.again is None else self._look.again.turned
+        return 1.0 - share if reading.turned else share
 
     def _solve(self, reading: Reading, start: Pose, iterations: int) -> Registration:
         seen: Evidence = self._readings[reading][1]
@@ -201,10 +212,13 @@ class _Frame:
         return register(problem, start, iterations)
 
 
-def _seen(look: Look) -> list[tuple[Landmarks, bool]]:
-    """Landmarks to read a frame by, and whether they are one view's against a consensus."""
+def _seen(look: Look) -> list[tuple[Landmarks, bool, bool]]:
+    """Landmarks to read a frame by, whether they are one view's against a consensus, and whether to turn the body."""
     followed = look.measurement.landmarks
-    return [(followed, False)] if look.again is None else [(look.again, False), (followed, True)]
+    if look.again is None:
+        return [(followed, False, False)]
+    ways = [(look.again.landmarks, False, False), (followed, True, False)]
+    return ways if look.again.turned == 0 else [*ways, (look.again.landmarks, False, True)]
 
 
 def cheapest_path(times: np.ndarray, explained: Sequence[Sequence[Explanation]], costs: PathCosts
@@ -232,7 +246,8 @@ def cheapest_path(times: np.ndarray, explained: Sequence[Sequence[Explanation]],
 
 
 def _price(e: Explanation, costs: PathCosts) -> float:
-    return costs.evidence * e.cost + costs.swap * (e.reading.legs + e.reading.arms) + costs.alone * e.reading.alone
+    return (costs.evidence * e.cost + costs.swap * (e.reading.legs + e.reading.arms) + costs.alone * e.reading.alone
+            + costs.facing * e.against)
 
 
 def _step(a: np.ndarray, b: np.ndarray, periods: float, costs: PathCosts) -> np.ndarray:

@@ -1,7 +1,8 @@
 """One frame's person looked at again, cut differently and mirrored: what the landmark network says of all of them.
 
-Its errors hang on how the picture is cut. The middle of several answers is closer to the truth than most of them, and
-seldom the one in which the network takes the front of a body for its back (docs/initialiser.md, "Several views").
+Its errors hang on how the picture is cut. The middle of several answers is closer to the truth than most of them
+(docs/initialiser.md, "Several views"). Where they disagree which side of the trunk is left, some take the front of a
+body for its back; the middle of the two would be neither.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from blur_motion_ros.initialiser.blazepose import LANDMARK_SIZE, BlazePose, Region
-from blur_motion_ros.initialiser.sides import READINGS, swapped
+from blur_motion_ros.initialiser.sides import READINGS, TRUNK, swapped
 from blur_motion_ros.types import Landmarks, Plate
 
 _BODY = np.s_[11:]  # landmarks below the face
@@ -35,26 +36,47 @@ VIEWS = tuple(View(scale, angle, mirrored) for mirrored in (False, True)
               for scale, angle in ((0.85, 0.0), (1.2, 0.0), (1.0, -0.2), (1.0, 0.2)))
 
 
+@dataclass(frozen=True)
+class Again:
+    """What several views make of a person. landmarks: their consensus, left and right of the trunk as where the person
+    was followed; turned: share of the views that have the trunk the other way round, in [0, 1]."""
+
+    landmarks: Landmarks
+    turned: float = 0.0
+
+
 def looked_again(networks: BlazePose, image: np.ndarray, plate: Plate | None, seen: Landmarks,
-                 views: Iterable[View] = VIEWS) -> Landmarks:
+                 views: Iterable[View] = VIEWS) -> Again:
     """The consensus of several views of the person `seen` in an image [H, W, 3] uint8 RGB; plate as it was then."""
     region = Region.of_cut(seen.mask_to_image, LANDMARK_SIZE)
     parts = [Region(region.centre, v.scale * region.side, region.angle + v.angle, v.mirrored) for v in views]
-    return consensus([networks.landmarks(image, part, plate, mask=False)[0] for part in parts], seen)
+    return agreed([networks.landmarks(image, part, plate, mask=False)[0] for part in parts], seen)
 
 
-def consensus(found: Sequence[Landmarks], seen: Landmarks) -> Landmarks:
-    """Geometric median of every landmark over several answers, each read (legs, arms) in the way closest to `seen`;
-    mask, box and score are those of `seen`."""
-    read = [_read_like(seen, answer) for answer in found]
+def agreed(found: Sequence[Landmarks], seen: Landmarks) -> Again:
+    """The consensus of answers read with the trunk as in `seen`, and how many of them had it the other way round."""
+    other = swapped(seen, True, True, True)
+    turned = np.mean([_apart(answer, other, TRUNK) < _apart(answer, seen, TRUNK) for answer in found])
+    return Again(consensus(found, seen, trunk=True), float(turned))
+
+
+def consensus(found: Sequence[Landmarks], seen: Landmarks, trunk: bool = False) -> Landmarks:
+    """Geometric median of every landmark over several answers, each read (legs, arms and, if wanted, the trunk) in the
+    way closest to `seen`; mask, box and score are those of `seen`."""
+    read = [_read_like(seen, answer, trunk) for answer in found]
     return replace(seen, image=_geometric_median(np.stack([r.image for r in read]), _PIXEL),
                    world=_geometric_median(np.stack([r.world for r in read]), _MILLIMETRE),
                    visibility=np.mean([r.visibility for r in read], 0))
 
 
-def _read_like(seen: Landmarks, answer: Landmarks) -> Landmarks:
-    readings = [swapped(answer, *reading) for reading in READINGS]
-    return min(readings, key=lambda r: np.linalg.norm(r.image[_BODY] - seen.image[_BODY], axis=-1).sum())
+def _read_like(seen: Landmarks, answer: Landmarks, trunk: bool) -> Landmarks:
+    readings = [swapped(answer, *reading, turned) for reading in READINGS for turned in ((False, True) if trunk else
+                                                                                        (False,))]
+    return min(readings, key=lambda r: _apart(r, seen, _BODY))
+
+
+def _apart(a: Landmarks, b: Landmarks, points: np.ndarray | slice) -> float:
+    return float(np.linalg.norm(a.image[points] - b.image[points], axis=-1).sum())
 
 
 def _geometric_median(points: np.ndarray, near: float) -> np.ndarray:
