@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texture", metavar="FOLDER", help="also solve the surface texture: texture.png, visible.png "
                         "and the textured body at mid-exposure, body.obj")
     parser.add_argument("--camera", metavar="FILE", help="calibration of a video: ROS YAML, Sports2D TOML or meta.json")
-    parser.add_argument("--background", metavar="IMAGE", help="clean plate of a video (default: estimated online)")
+    parser.add_argument("--fov", type=float, metavar="DEGREES", help="instead of a calibration: what a video's camera "
+                        "sees across the longer side, as a guess (phones 65); distances and depths scale with it")
+    parser.add_argument("--background", metavar="IMAGE", help="clean plate of a video (default: of its own frames)")
     parser.add_argument("--exposure", metavar="S", help="open-shutter time of a video, s (or a JSON list of intervals)")
     parser.add_argument("--no-gt", action="store_true", help="do not open gt.npz even for the exposure times")
     parser.add_argument("--samples", type=int, default=9, help="instants per exposure in the output (default 9)")
@@ -44,7 +46,10 @@ def run(args: argparse.Namespace) -> int:
     from blur_motion_ros.data import sequence
     from blur_motion_ros.offline import fit_recording
 
-    recording = sequence.read(args.input, args.camera, args.background, args.exposure, use_gt=not args.no_gt)
+    camera = args.camera
+    if camera is None and args.fov is not None and not Path(args.input).is_dir():
+        camera = sequence.guessed_camera(args.input, args.fov)
+    recording = sequence.read(args.input, camera, args.background, args.exposure, use_gt=not args.no_gt)
     hindsight = 0 if args.online else max(args.hindsight, 0)
     settings = config.from_arguments(args, offline=hindsight > 0)
     estimates, pipeline = fit_recording(
@@ -53,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     trajectories = [sample_exposure(pipeline, e, args.samples) for e in estimates]
     save(args.out, estimates, trajectories)
     print(summary(estimates, args.out))
+    if recording.plate is None:
+        print(background_note(estimates))
     if settings.camera.exposure_mode == "estimate":
         print(f"exposure: {1e3 * estimates[-1].exposures[-1].duration:.1f} ms, estimated from the blur")
     if args.overlay:
@@ -140,6 +147,15 @@ def write_texture(folder: str | Path, recording: Recording, estimates: list[Moti
     surface = texture.origin != OUTSIDE
     seen = float((texture.origin[surface] == SEEN).mean())
     return f"texture: {folder} ({seen:.0%} of the surface seen; body.obj at {exposure.middle:.3f} s)"
+
+
+def background_note(estimates: list[MotionEstimate]) -> str:
+    """One line on a recording that came without a clean plate."""
+    bare = sum(bool(e.status & Status.NO_BACKGROUND) for e in estimates)
+    if 2 * bare <= len(estimates):
+        return f"background: learned from the recording; known behind the person in {len(estimates) - bare} exposures"
+    return (f"background: not known behind the person in {bare} exposures (the camera moves, or the person stays in one"
+            " place); these are fitted to landmarks, mostly. Give --background IMAGE of the empty scene")
 
 
 def summary(estimates: list[MotionEstimate], path: str) -> str:

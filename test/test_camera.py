@@ -75,6 +75,18 @@ def test_undistort_inverts_project(name):
     np.testing.assert_allclose(rays, points[..., :2] / points[..., 2:], atol=1e-6)
 
 
+@pytest.mark.parametrize("width, height", [(640, 480), (480, 640)])
+def test_a_guessed_field_of_view_is_seen_across_the_longer_side(width, height):
+    camera = Camera.of_field(width, height, 60.0)
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    edge = middle + np.where(np.array([width, height]) == 640, 320, 0)
+    x, y = camera.undistort(edge)
+    assert np.degrees(np.arctan(np.hypot(x, y))) == pytest.approx(30.0)
+    assert camera.undistort(middle) == pytest.approx([0, 0])
+    with pytest.raises(ValueError, match="between 5 and 150"):
+        Camera.of_field(width, height, 180.0)
+
+
 def test_points_behind_the_camera_have_no_pixel():
     pixels = CAMERAS["plumb_bob"].project(np.array([[0.1, 0.2, -1.0], [0.0, 0.0, 0.0], [0.1, 0.2, 2.0]]))
     assert np.isnan(pixels[:2]).all() and np.isfinite(pixels[2]).all()

@@ -8,7 +8,15 @@ import pytest
 
 from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.data import sequence
-from blur_motion_ros.data.sequence import SequenceError, backwards, read, read_sequence, read_video, write_sequence
+from blur_motion_ros.data.sequence import (
+    SequenceError,
+    backwards,
+    guessed_camera,
+    read,
+    read_sequence,
+    read_video,
+    write_sequence,
+)
 from blur_motion_ros.types import Exposure
 
 CAMERA = Camera(48, 32, np.array([[50.0, 0, 23.5], [0, 50, 15.5], [0, 0, 1]]), np.array([0.1, 0, 0, 0]))
@@ -148,10 +156,16 @@ def test_backwards_shows_every_frame_at_its_mirrored_time(video, run):
     assert opens == sorted(opens)
 
 
+def test_a_video_without_calibration_gets_the_camera_that_was_guessed(video):
+    camera = guessed_camera(video, 65.0)
+    assert (camera.width, camera.height) == (48, 32)
+    assert read(video, camera)[0].camera is camera
+
+
 def test_video_errors(video, tmp_path):
     with pytest.raises(SequenceError, match="frame period"):
         read_video(video, CAMERA, exposure=0.2)
-    with pytest.raises(SequenceError, match="--camera"):
+    with pytest.raises(SequenceError, match="--camera FILE .*--fov"):
         read(video)
     with pytest.raises(SequenceError, match="does not exist"):
         read_video(tmp_path / "none.mp4", CAMERA)

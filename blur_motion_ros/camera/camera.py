@@ -31,6 +31,16 @@ class Camera:
     frame_id: str = "camera_optical_frame"
     model: str = "pinhole"
 
+    @staticmethod
+    def of_field(width: int, height: int, degrees: float) -> Camera:
+        """A guess where there is no calibration: pinhole without distortion, its axis through the middle of the image,
+        that sees `degrees` across the image's longer side. ValueError when those are not between 5 and 150."""
+        if not 5 <= degrees <= 150:
+            raise ValueError(f"field of view is {degrees:g} degrees; it must be between 5 and 150 (a phone sees about"
+                             " 65 across the longer side, a webcam 60 to 80)")
+        focal = 0.5 * max(width, height) / np.tan(np.radians(0.5 * degrees))
+        return Camera(width, height, np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]]))
+
     @property
     def distorted(self) -> bool:
         """Whether straight lines bend: a fisheye always, a pinhole when a coefficient is not zero."""

@@ -115,7 +115,8 @@ def read(path: str | Path, camera: str | Path | Camera | None = None, background
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise SequenceError(f"{path} is neither a sequence folder nor a video ({', '.join(VIDEO_SUFFIXES)})")
     if camera is None:
-        raise SequenceError(f"{path.name} is a video and needs its calibration; pass --camera FILE")
+        raise SequenceError(f"{path.name} is a video and needs its calibration; pass --camera FILE (or, where there is"
+                            " none, --fov DEGREES, a guess of what it sees across the longer side)")
     return read_video(path, camera, background, exposure)
 
 
@@ -163,6 +164,12 @@ def read_video(path: str | Path, camera: str | Path | Camera, background: str | 
     if plate is not None:
         _check_plate(plate, camera, str(background))
     return Sequence(path.stem, camera, exposures, images, plate, meta={"fps": images.fps})
+
+
+def guessed_camera(video: str | Path, degrees: float) -> Camera:
+    """`Camera.of_field` of a video's size."""
+    first = next(iter(VideoFile(Path(video))))
+    return Camera.of_field(first.shape[1], first.shape[0], degrees)
 
 
 def write_sequence(folder: str | Path, images: Iterable[np.ndarray], camera: Camera, exposures: Iterable[Exposure],
