@@ -21,6 +21,7 @@ from blur_motion_ros.fit.settings import FitSettings
 from blur_motion_ros.fit.window import BlurFit
 from blur_motion_ros.initialiser.base import Initialiser, make_initialiser
 from blur_motion_ros.matting import Matter, make_matter
+from blur_motion_ros.matting.masked import completed, masked
 from blur_motion_ros.types import (
     UNKNOWN_BACKGROUND,
     BodyState,
@@ -34,7 +35,7 @@ from blur_motion_ros.types import (
     Status,
 )
 
-UNKNOWN_ALPHA = np.float32(1e3)  # alpha sigma where nothing is known: no background, outside the image
+UNKNOWN_ALPHA = np.float32(1e3)  # alpha sigma where nothing is known: outside the image, neither background nor mask
 _LEAST_KNOWN = 0.5  # share of the person whose background must be known for the images to say much
 OUTSIDE_SIGMA = 0.1  # alpha sigma beyond the crop that a frame was matted in: nobody was there
 
@@ -206,25 +207,23 @@ class Pipeline:
 
     def _observe(self, seen: Seen, crop: Crop) -> Observation:
         cut = self._cut(seen, crop)
-        image, background = cut.image, cut.background
-        if background is None:
-            nothing = np.zeros(image.shape[:2], np.float32)
-            unknown = nothing + UNKNOWN_ALPHA
-            return Observation(seen.frame.exposure, crop, image, image, nothing, unknown, seen.measurement)
-        alpha, sigma = _moved(seen.matted, crop)
-        sigma[~cut.sampler.valid] = UNKNOWN_ALPHA
-        return Observation(seen.frame.exposure, crop, image, background, alpha, sigma, seen.measurement)
+        background = cut.image if cut.background is None else cut.background
+        matte = _nothing(crop) if seen.matted is None else _moved(seen.matted, crop)
+        matte.sigma[~cut.sampler.valid] = UNKNOWN_ALPHA
+        return Observation(seen.frame.exposure, crop, cut.image, background, matte.alpha, matte.sigma, seen.measurement,
+                           matte.behind)
 
     def _matted(self, seen: Seen, crop: Crop) -> Seen:
-        """The frame with its matte, made in `crop`."""
-        if seen.plate is None:
-            return seen
+        """The frame with its matte, made in `crop`; without one where there is neither background nor mask."""
         cut = self._cut(seen, crop)
-        noise = cut.sampler.sample(seen.plate.sigma)
         mask = _person_mask(cut.sampler, seen.measurement)
+        if seen.plate is None:
+            return seen if mask is None else replace(seen, matted=(crop, masked(mask)))
+        noise = cut.sampler.sample(seen.plate.sigma)
         matte = self.matter.matte(cut.image, cut.background, noise, mask)
-        sigma = np.where(noise > UNKNOWN_BACKGROUND, UNKNOWN_ALPHA, matte.sigma).astype(np.float32)
-        return replace(seen, matted=(crop, Matte(matte.alpha, sigma)))
+        unknown = noise > UNKNOWN_BACKGROUND
+        matte = completed(matte, unknown) if mask is not None else completed(matte, unknown, UNKNOWN_ALPHA)
+        return replace(seen, matted=(crop, matte))
 
     def _pipeline_status(self, newest: Seen) -> Status:
         status = Status.OK
@@ -267,21 +266,29 @@ def lost(exposure: Exposure) -> MotionEstimate:
                           np.zeros(0, np.int64), None, Status.LOST, 0.0, 0.0)
 
 
-def _moved(matted: tuple[Crop, Matte], crop: Crop) -> tuple[np.ndarray, np.ndarray]:
-    """Alpha and its sigma [S, S] of a matte, seen in another crop; outside the matte there is background."""
+def _nothing(crop: Crop) -> Matte:
+    """The matte of a frame of which nothing is known."""
+    nothing = np.zeros((crop.size, crop.size), np.float32)
+    return Matte(nothing, nothing + UNKNOWN_ALPHA, nothing)
+
+
+def _moved(matted: tuple[Crop, Matte], crop: Crop) -> Matte:
+    """A matte seen in another crop, in arrays of its own; outside the matte there is background."""
     old, matte = matted
     if old is crop:
-        return matte.alpha, matte.sigma.copy()
+        return replace(matte, sigma=matte.sigma.copy())
     to_old = (old.K @ np.linalg.inv(crop.K))[:2]
     size, flags = (crop.size, crop.size), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     alpha = cv2.warpAffine(matte.alpha, to_old, size, flags=flags)
-    return alpha, cv2.warpAffine(matte.sigma, to_old, size, flags=flags, borderValue=OUTSIDE_SIGMA)
+    sigma = cv2.warpAffine(matte.sigma, to_old, size, flags=flags, borderValue=OUTSIDE_SIGMA)
+    behind = None if matte.behind is None else cv2.warpAffine(matte.behind, to_old, size, flags=flags)
+    return Matte(alpha, sigma, behind)
 
 
 def _known_behind(matte: Matte) -> float:
     """Share of the person whose background is known."""
     person = float(matte.alpha.sum())
-    return float(matte.alpha[matte.sigma < UNKNOWN_ALPHA].sum()) / person if person > 0 else 1.0
+    return 1.0 if matte.behind is None or person == 0 else float((matte.alpha * matte.behind).sum()) / person
 
 
 def _box_rays(camera: Camera, box: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ class Status(IntFlag):
     OCCLUDED = 4  # a large part of the body is out of view or covered
     COLD_START = 8  # no history yet: shape, colour and velocity are still settling
     POOR_FIT = 16  # image or silhouette not explained, a limb far from its measurement, or measurements that contradict
-    NO_BACKGROUND = 32  # no clean plate, or none where the person is: fitted to landmarks (mostly)
+    NO_BACKGROUND = 32  # no clean plate, or none where the person is: fitted to landmarks and the network's mask
     PREDICTED = 64  # no measurement in this exposure, extrapolated
     LOST = 128  # no person: the values are NaN
 
@@ -81,10 +81,12 @@ class Plate:
 
 @dataclass(frozen=True)
 class Matte:
-    """Soft foreground coverage.  alpha: [H, W] in [0, 1].  sigma: [H, W], one standard deviation of alpha."""
+    """Soft foreground coverage.  alpha: [H, W] in [0, 1].  sigma: [H, W], one standard deviation of alpha.  behind:
+    [H, W] in [0, 1], where the background is known (None: everywhere)."""
 
     alpha: np.ndarray
     sigma: np.ndarray
+    behind: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ class Observation:
     """One exposure as the fit sees it: an undistorted square crop in linear light.
 
     image, background: [S, S, 3] float32 linear.  alpha, alpha_sigma: [S, S]; a sigma above 1 says that nothing is
-    known of the pixel (no background, outside the image): its colour is not used either.
+    known of the pixel (outside the image): its colour is not used either.  behind: [S, S] in [0, 1], where the
+    background is known (None: everywhere); elsewhere the colour is not used.
     """
 
     exposure: Exposure
@@ -146,6 +149,7 @@ class Observation:
     alpha: np.ndarray
     alpha_sigma: np.ndarray
     measurement: PoseMeasurement | None
+    behind: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from blur_motion_ros.camera.load import load_camera
 from blur_motion_ros.camera.sampling import crop_map
 from blur_motion_ros.matting import MattingSettings, difference, make_matter
 from blur_motion_ros.matting.difference import DifferenceMatter, mask_from_difference
+from blur_motion_ros.matting.masked import MASK_SIGMA, completed, masked
 from blur_motion_ros.matting.see_through import see_through
+from blur_motion_ros.types import Matte
 
 S = 128
 DEVSET = Path(os.environ.get("BLUR_MOTION_DEVSET", Path(__file__).parents[2] / "shared" / "devset"))
@@ -252,3 +254,23 @@ def test_changed_pixels_are_far_from_the_plate_and_no_shadow():
     wanted = np.where(shadow, 0.0, np.clip(distance / 4 - 1, 0, 1))
     assert 0.1 < shadow.mean() < 0.9 and 0.1 < (wanted > 0).mean() < 0.9
     assert (np.abs(difference._changed(image, plate, sigma) - wanted) > 1e-4).mean() < 2e-3  # the thresholds' rounding
+
+
+# ---------------------------------------------------------------- without a background
+
+
+def test_where_no_background_is_known_the_mask_is_the_alpha():
+    mask = np.linspace(-0.1, 1.2, 64).reshape(8, 8)
+    matte = masked(mask)
+    np.testing.assert_allclose(matte.alpha, np.clip(mask, 0, 1), atol=1e-6)
+    assert (matte.sigma == MASK_SIGMA).all() and (matte.behind == 0).all()
+
+
+def test_a_matte_is_completed_only_where_the_background_is_unknown():
+    matte = Matte(np.full((4, 4), 0.5, np.float32), np.full((4, 4), 0.05, np.float32))
+    assert completed(matte, np.zeros((4, 4), bool)) is matte
+    unknown = np.zeros((4, 4), bool)
+    unknown[1:3] = True
+    out = completed(matte, unknown)
+    assert (out.sigma[unknown] == MASK_SIGMA).all() and (out.sigma[~unknown] == np.float32(0.05)).all()
+    np.testing.assert_array_equal(out.behind, 1.0 - unknown)

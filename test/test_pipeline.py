@@ -13,8 +13,11 @@ import pytest
 from blur_motion_ros import cli, config
 from blur_motion_ros.body.joints import lsp14
 from blur_motion_ros.camera.camera import Camera
+from blur_motion_ros.camera.sampling import crop_map
 from blur_motion_ros.data import sequence
 from blur_motion_ros.fit.both_ways import mirrored
+from blur_motion_ros.fit.window import make_target
+from blur_motion_ros.matting.masked import MASK_SIGMA
 from blur_motion_ros.offline import fit_recording, measure_recording, with_plate
 from blur_motion_ros.pipeline import Pipeline
 from blur_motion_ros.trajectory import sample
@@ -40,6 +43,12 @@ def fitted(recording, frames, plate=True):
 
 def middle(pipeline, estimate):
     return sample(estimate, pipeline.skeleton, np.array([estimate.exposures[-1].middle]))
+
+
+def read_alpha(index: int) -> np.ndarray:
+    """True coverage [H, W] of a frame of the walk."""
+    image = cv2.imread(str(DEVSET / "b08_walk" / f"alpha_{index:03d}.png"), cv2.IMREAD_GRAYSCALE)
+    return image.astype(np.float32) / 255
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +123,25 @@ def test_without_a_plate_it_says_so_and_goes_on(walk):
     pipeline, estimates = fitted(recording, frames[:3], plate=False)
     assert all(e.status & Status.NO_BACKGROUND for e in estimates)
     assert np.isfinite(middle(pipeline, estimates[-1]).positions).all()
+
+
+@needs_devset
+def test_without_a_plate_silhouettes_are_the_mask_and_colours_say_nothing(walk):
+    recording, frames = walk
+    pipeline, seen = Pipeline(), []
+    update = pipeline._fit.update
+    pipeline._fit.update = lambda observations: (seen.append(observations), update(observations))[1]
+    for frame in frames[:2]:
+        pipeline.process(frame)
+    alpha = read_alpha(1)
+    for size, with_colour in ((64, True), (32, False)):
+        target = make_target(seen[-1], size, pipeline.settings.fit, with_colour)
+        assert (target.weight[..., :3] == 0).all()
+        assert target.weight[..., 3][target.value[..., 3] > 0.5] == pytest.approx(1 / MASK_SIGMA)
+    crop = seen[-1][-1].crop
+    truth = crop_map(recording.camera, crop).sample(alpha)
+    overlap = np.minimum(truth, seen[-1][-1].alpha).sum() / np.maximum(truth, seen[-1][-1].alpha).sum()
+    assert overlap > 0.75
 
 
 @needs_devset

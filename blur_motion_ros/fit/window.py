@@ -29,6 +29,7 @@ from blur_motion_ros.types import Exposure, MotionEstimate, Observation, PoseMea
 
 _APART = 4.0  # squared distance of a limb from its measurement, per angle: one of the two is wrong
 _MEASURED_BLOCK = np.ix_(MEASURED, MEASURED)
+_KNOWN = 0.99  # share of a pixel whose background must be known for its colour to count
 _CONTRADICTED = 5.0  # on standard deviations where the measurements of a window contradict each other
 
 
@@ -306,6 +307,9 @@ def make_target(observations: tuple[Observation, ...], size: int, settings: FitS
     value = np.concatenate([image - background, alpha[..., None]], -1)
     weight = np.empty_like(value)
     weight[..., :3] = (sigma < 1.0)[..., None] / settings.sigma_image if with_colour else 0.0
+    for w, o in zip(weight, observations, strict=True):
+        if o.behind is not None:
+            w[_resize(o.behind, size) < _KNOWN, :3] = 0.0
     weight[..., 3] = 1.0 / np.maximum(sigma, settings.sigma_alpha)
     return Target(value, weight, background, crop.K)
 
