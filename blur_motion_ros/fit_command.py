@@ -155,7 +155,7 @@ def background_note(estimates: list[MotionEstimate]) -> str:
     if 2 * bare <= len(estimates):
         return f"background: learned from the recording; known behind the person in {len(estimates) - bare} exposures"
     return (f"background: not known behind the person in {bare} exposures (the camera moves, or the person stays in one"
-            " place); these are fitted to landmarks, mostly. Give --background IMAGE of the empty scene")
+            " place); these are fitted to landmarks and a mask. Give --background IMAGE of the empty scene")
 
 
 def summary(estimates: list[MotionEstimate], path: str) -> str:
