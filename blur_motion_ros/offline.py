@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from blur_motion_ros.background.model import person_mask
-from blur_motion_ros.background.recorded import MOST_SAMPLES, Sample, plate_of
+from blur_motion_ros.background.recorded import Sample, plate_of, sample_count
 from blur_motion_ros.config import Settings
 from blur_motion_ros.data.sequence import Sequence, backwards
 from blur_motion_ros.fit.both_ways import agreed, mirrored
@@ -145,7 +145,7 @@ def with_plate(recording: Sequence, settings: Settings,
 def _samples(recording: Sequence, settings: Settings, progress: Progress) -> Iterator[Sample]:
     """Some of the frames, evenly spread, with the person that is followed through all of them."""
     initialiser = pipeline_for(recording, settings).initialiser
-    every = -(-len(recording) // MOST_SAMPLES)
+    every = -(-len(recording) // sample_count(recording.camera.width, recording.camera.height))
     for frame in progress(recording, "background"):
         found = initialiser.measure(frame)
         if frame.index % every == 0:

@@ -12,7 +12,7 @@ import pytest
 from blur_motion_ros import light
 from blur_motion_ros.background import BackgroundModel, BackgroundSettings, CaptureError, FrameBuffer, PlateStatus
 from blur_motion_ros.background.model import person_mask
-from blur_motion_ros.background.recorded import Sample, plate_of
+from blur_motion_ros.background.recorded import Sample, plate_of, sample_count
 from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.types import UNKNOWN_BACKGROUND, Exposure, Frame, Landmarks
 
@@ -231,6 +231,11 @@ def test_an_empty_scene_before_somebody_comes_in_counts():
     linear = scene()
     plate = plate_of(walk_past(linear, [None] * 12 + [60] * 12), BackgroundSettings())
     assert plate.known.all() and np.abs(light.to_linear(plate.image) - linear).max() < 0.06
+
+
+def test_a_plate_of_large_images_takes_fewer_of_them():
+    assert sample_count(640, 480) == sample_count(1920, 1080) == 40
+    assert 8 <= sample_count(3840, 2160) < 20 and sample_count(20000, 20000) == 8
 
 
 def test_no_plate_of_a_camera_that_moves_or_of_two_frames():

@@ -17,7 +17,8 @@ from blur_motion_ros.background.learn import FREE
 from blur_motion_ros.background.model import BackgroundModel
 from blur_motion_ros.background.settings import BackgroundSettings
 
-MOST_SAMPLES = 40  # images of a recording that a plate is made of: more only cost memory
+_MOST_SAMPLES, _FEWEST_SAMPLES = 40, 8  # images of a recording that a plate is made of: more only cost memory
+_MOST_BYTES = 4e8  # of those images
 _LEAST_FREE = 3  # samples in which a pixel must have been free
 _SAME = 15.0  # code values: where the person was most of the time, most free samples must lie this close to the median
 _OVERLOOKED = 1.0  # s before and after which a person that is seen may be there unseen
@@ -37,6 +38,11 @@ class RecordedPlate(NamedTuple):
 
     image: np.ndarray
     known: np.ndarray
+
+
+def sample_count(width: int, height: int) -> int:
+    """Images to make a plate of: fewer of large ones, to bound memory."""
+    return int(np.clip(_MOST_BYTES // (3 * width * height), _FEWEST_SAMPLES, _MOST_SAMPLES))
 
 
 def plate_of(samples: Sequence[Sample], settings: BackgroundSettings, response: str = "srgb") -> RecordedPlate | None:
