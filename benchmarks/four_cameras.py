@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from real_clip import between
 from scipy.signal import savgol_filter
 
 from blur_motion_ros import config, threads
@@ -27,7 +28,7 @@ from blur_motion_ros.body.model import BodyModel
 from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.data import sequence
 from blur_motion_ros.data.sequence import VideoFile, write_sequence
-from blur_motion_ros.demo.stream import Shutter, blurred
+from blur_motion_ros.demo.stream import Shutter, blurred, timing
 from blur_motion_ros.fit.prior_files import load_pose_prior
 from blur_motion_ros.initialiser.kinematics import BETAS, UNKNOWNS, LandmarkBody
 from blur_motion_ros.initialiser.registration import Pose, pose_prior_terms
@@ -207,16 +208,12 @@ def write(folder: Path, view: View, video: VideoFile, joints: np.ndarray, frames
     height, width = next(iter(video)).shape[:2]
     shutter = Shutter(frames, window=(0, 0, width, height), size=(width // 2, height // 2))
     camera = view.camera.window(0, 0, width, height).scaled(*shutter.size)
-    period, count = frames / video.fps, (len(video) - 1) // frames
-    exposures = [Exposure(i * period, (i + shutter.duty) * period) for i in range(count)]
+    count = (len(video) - 1) // frames
+    exposures, meta = timing(video, shutter, count)
     times = np.linspace([e.open for e in exposures], [e.close for e in exposures], INSTANTS, axis=1)
-    at = times * video.fps
-    first = np.clip(np.floor(at).astype(int), 0, len(joints) - 2)
-    share = (at - first)[..., None, None]
-    moving = (1 - share) * joints[first] + share * joints[first + 1]
+    moving = between(joints, times * video.fps)
     truth = {"times": times, "joints": lsp14(moving), "joints_smpl24": moving, "K": camera.K}
-    write_sequence(folder, blurred(video, shutter, count), camera, exposures, gt=truth,
-                   meta={"fps": 1 / period, "duty": shutter.duty, "exposure_s": shutter.duty * period})
+    write_sequence(folder, blurred(video, shutter, count), camera, exposures, gt=truth, meta=meta)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def fit_recording(recording: Sequence, settings: Settings, hindsight: int = HIND
     """
     settings = replace(settings, fit=replace(settings.fit, frames=max(settings.fit.frames, hindsight + 1)))
     if hindsight > 0:
-        recording = with_plate(recording, settings, progress)
+        recording = with_plate(recording, settings, progress, measurements)
     if settings.camera.exposure_mode == "estimate" and hindsight > 0:
         recording, settings = _with_exposures(recording, settings, progress, adapt)
     if measurements is not None:
@@ -132,25 +132,25 @@ def pipeline_for(recording: Sequence, settings: Settings, adapt: Callable[[Pipel
 
 
 def with_plate(recording: Sequence, settings: Settings,
-               progress: Progress = lambda frames, what: frames) -> Sequence:
+               progress: Progress = lambda frames, what: frames,
+               measurements: list[PoseMeasurement | None] | None = None) -> Sequence:
     """The recording with a clean plate made of its own frames; as it is where it has one, where the settings name one,
-    and where its frames do not give one."""
+    and where its frames do not give one. measurements: of its frames, where they have been made before."""
     if recording.plate is not None or settings.background.plate:
         return recording
-    samples = list(_samples(recording, settings, progress))
+    initialiser = pipeline_for(recording, settings).initialiser if measurements is None else Replay(measurements)
+    samples = list(_samples(recording, initialiser, settings.background.margin, progress))
     plate = plate_of(samples, settings.background, recording.response)
     return recording if plate is None else replace(recording, plate=plate.image, known=plate.known)
 
 
-def _samples(recording: Sequence, settings: Settings, progress: Progress) -> Iterator[Sample]:
+def _samples(recording: Sequence, initialiser: Initialiser, margin: float, progress: Progress) -> Iterator[Sample]:
     """Some of the frames, evenly spread, with the person that is followed through all of them."""
-    initialiser = pipeline_for(recording, settings).initialiser
     every = -(-len(recording) // sample_count(recording.camera.width, recording.camera.height))
     for frame in progress(recording, "background"):
         found = initialiser.measure(frame)
         if frame.index % every == 0:
-            person = None if found is None else person_mask(found.landmarks, frame.image.shape[:2],
-                                                            settings.background.margin)
+            person = None if found is None else person_mask(found.landmarks, frame.image.shape[:2], margin)
             yield Sample(frame.exposure.middle, frame.image, person)
 
 

@@ -63,11 +63,16 @@ def make_sequence(video: Path, calibration: Path, folder: Path, seconds: float, 
     say(f"clean plate of {video.name}")
     plate = clean_plate(source, shutter)
     periods = (count - 1) // shutter.frames
+    images = _told(blurred(source, shutter, periods), periods, say)
+    exposures, meta = timing(source, shutter, periods)
+    return write_sequence(folder, images, camera, exposures, plate, meta={"source": video.name} | meta)
+
+
+def timing(source: VideoFile, shutter: Shutter, periods: int) -> tuple[list[Exposure], dict[str, float]]:
+    """When the slow camera's shutter is open, and what meta.json says of it."""
     period = shutter.frames / source.fps
     exposures = [Exposure(i * period, (i + shutter.duty) * period) for i in range(periods)]
-    images = _told(blurred(source, shutter, periods), periods, say)
-    meta = {"source": video.name, "fps": 1 / period, "duty": shutter.duty, "exposure_s": shutter.duty * period}
-    return write_sequence(folder, images, camera, exposures, plate, meta=meta)
+    return exposures, {"fps": 1 / period, "duty": shutter.duty, "exposure_s": shutter.duty * period}
 
 
 def blurred(source: VideoFile, shutter: Shutter, periods: int) -> Iterator[np.ndarray]:

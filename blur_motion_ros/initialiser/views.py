@@ -70,8 +70,8 @@ def consensus(found: Sequence[Landmarks], seen: Landmarks, trunk: bool = False) 
 
 
 def _read_like(seen: Landmarks, answer: Landmarks, trunk: bool) -> Landmarks:
-    readings = [swapped(answer, *reading, turned) for reading in READINGS for turned in ((False, True) if trunk else
-                                                                                        (False,))]
+    ways = (False, True) if trunk else (False,)
+    readings = [swapped(answer, *reading, turned) for reading in READINGS for turned in ways]
     return min(readings, key=lambda r: _apart(r, seen, _BODY))
 
 
