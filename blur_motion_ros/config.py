@@ -38,7 +38,8 @@ class Settings:
 
 
 # Defaults of a fit that may look ahead, where they differ: nobody waits for it (docs/fit.md, "Hindsight").
-OFFLINE: dict[str, Any] = {"fit.size": 96, "fit.coarse_size": 24, "fit.iterations": 8}
+OFFLINE: dict[str, Any] = {"fit.size": 96, "fit.coarse_size": 24, "fit.iterations": 8,
+                           "initialiser.person.landmarks": "best"}
 
 
 def load(path: str | Path | None = None, overrides: dict[str, Any] | None = None, offline: bool = False) -> Settings:

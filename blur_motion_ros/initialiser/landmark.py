@@ -36,7 +36,7 @@ class LandmarkInitialiser:
     def __init__(self, body: BodyModel, settings: InitialiserSettings | None = None,
                  networks: BlazePose | None = None, prior: PosePrior | None = None):
         self.settings = settings or InitialiserSettings()
-        networks = networks or BlazePose.pretrained(self.settings.person.threads)
+        networks = networks or BlazePose.pretrained(self.settings.person.threads, self.settings.person.landmarks)
         self.tracker = PersonTracker(networks, self.settings.person)
         self.register = Registrar(body, self.settings.registration, prior)
         self.sides = SideKeeper()

@@ -12,6 +12,8 @@ class PersonSettings:
     """Finding one person and keeping to them (BlazePose)."""
 
     threads: int = setting(1, "threads of the pose networks", low=1, high=16)
+    landmarks: str = setting("full", "landmark network: full (9 ms), heavy (27 ms, better; comes from npm), heavy "
+                             "where it has been fetched (best), or a TFLite file of that kind")
     select: str = setting("largest", "whom to follow when several people are found: the largest, the one nearest to "
                           "the person followed before, or the one at target_x, target_y",
                           choices=("largest", "nearest", "target"))
