@@ -93,7 +93,8 @@ def sharp_landmarks(view: View, video: VideoFile) -> tuple[np.ndarray, np.ndarra
     camera = view.camera.window(0, 0, first.shape[1], first.shape[0])
     exposures = tuple(Exposure(i / video.fps, i / video.fps + _SHUT) for i in range(len(video)))
     recording = sequence.Sequence("sharp", camera, exposures, video)
-    settings = config.load(offline=True)
+    # another landmark network than the one that `blur-motion fit` prefers: truth must not share its mistakes
+    settings = config.load(offline=True, overrides={"initialiser.person.landmarks": "full"})
     _, measured = measure_recording(with_plate(recording, settings), settings)
     pixels, weights = np.zeros((len(video), 33, 2)), np.zeros((len(video), 33))
     for i, m in enumerate(measured):
