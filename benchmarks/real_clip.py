@@ -73,9 +73,10 @@ def main() -> None:
         print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
         for count in args.frames:
             folder = demo_sequence(work / f"blurred_{count}", 0.0, replace(Shutter(), frames=count))
-            measured = measurements(folder, live, work / "cache")
+            cache = work / "cache"
             for name, settings, hindsight in (("live", live, 0), ("live, N = 1", sharp, 0),
                                               ("offline", offline, HINDSIGHT)):
+                measured = measurements(folder, offline if hindsight else live, cache)
                 found = compared(folder, settings, measured, hindsight, truth, rate)
                 for stretch, span in STRETCHES.items():
                     print(row(count / rate * Shutter().duty, stretch, name, found, span), flush=True)
