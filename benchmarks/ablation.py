@@ -61,7 +61,7 @@ def main() -> None:
     args = parser.parse_args()
     threads.limit()
     settings, folders = config.from_arguments(args, offline=args.hindsight > 0), evaluated_folders(args.data)
-    measured = {folder: measurements(folder, settings, args.cache) for folder in folders}
+    measured = {folder: measurements(folder, settings, args.hindsight, args.cache) for folder in folders}
     print("| change | " + " | ".join(COLUMNS) + " | CPU ms |\n|---|" + "---|" * (len(COLUMNS) + 1))
     for change in args.changes if args.changes is not None else changes(settings, args.hindsight):
         rows, spent = zip(*(score(f, measured[f], args, change) for f in folders), strict=True)
@@ -98,7 +98,7 @@ def score(folder: Path, measured, args: argparse.Namespace, change: str) -> tupl
             pipeline._fit._hand_on = lambda *window: None  # nothing is handed on from window to window
 
     # without hindsight in the fit the measurements still have it, so that changes of the fit alone are compared
-    estimates, pipeline = fitted(folder, settings, (measured[args.hindsight > 0],) * 2, hindsight, adapt=adapt,
+    estimates, pipeline = fitted(folder, settings, measured, hindsight, adapt=adapt,
                                  both_ways="one_way" not in words)
     truth = read_ground_truth(folder)
     tracks = [sample_exposure(pipeline, e, truth.times.shape[1]) for e in estimates]

@@ -67,9 +67,9 @@ def main() -> None:
     threads.limit()
     rows = []
     for folder in evaluated_folders(args.data):
-        measured = measurements(folder, config.from_arguments(args), args.cache)
         for hindsight in (0, HINDSIGHT):
             settings = config.from_arguments(args, offline=hindsight > 0)
+            measured = measurements(folder, settings, hindsight, args.cache)
             for size in args.sizes:
                 for count in args.subframes:
                     fit = replace(settings.fit, subframes=count, size=size)
@@ -99,14 +99,13 @@ def judged(folder: Path, measured, settings: config.Settings, hindsight: int) ->
                found.speed, metrics.per_exposure(joints, truth.joints, truth.times)["vel"])
 
 
-def nudged(measured: tuple[Measurements, ...], repeat: int) -> tuple[Measurements, ...]:
+def nudged(measured: Measurements, repeat: int) -> Measurements:
     """The measurements, each moved by some 1e-6 m; as they are for the first repeat."""
     if repeat == 0:
         return measured
     rng = np.random.default_rng(repeat)
-    return tuple([None if m is None else
-                  replace(m, state=replace(m.state, transl=m.state.transl + 1e-6 * rng.normal(size=3))) for m in one]
-                 for one in measured)
+    return [None if m is None else
+            replace(m, state=replace(m.state, transl=m.state.transl + 1e-6 * rng.normal(size=3))) for m in measured]
 
 
 def averaged(rows: list[Row]) -> Row:

@@ -59,7 +59,7 @@ def main() -> None:
     config.add_arguments(parser)
     args = parser.parse_args()
     threads.limit()
-    live, _ = measurements(args.sequence, config.from_arguments(args), args.cache)
+    live = measurements(args.sequence, config.from_arguments(args), 0, args.cache)
 
     def measured(change: str) -> float:
         return cost(args.sequence, live, " ".join([*args.assignments, change]), args.rounds)[0]

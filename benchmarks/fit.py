@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--changes", nargs="+", default=list(CHANGES), metavar="'NAME=VALUE ...'")
     parser.add_argument("--rounds", type=int, default=3, help="passes over the sequence; the first is not counted")
     args = parser.parse_args()
-    live, base = measurements(args.sequence, config.Settings())[0], None
+    live, base = measurements(args.sequence, config.Settings(), 0), None
     print("| change | CPU ms per window (median) | ratio | wall ms (median) |\n|---|---|---|---|")
     for change in args.changes:
         reason = nvdiffrast_missing() if "device=cuda" in change else ""

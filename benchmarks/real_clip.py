@@ -76,7 +76,7 @@ def main() -> None:
             cache = work / "cache"
             for name, settings, hindsight in (("live", live, 0), ("live, N = 1", sharp, 0),
                                               ("offline", offline, HINDSIGHT)):
-                measured = measurements(folder, offline if hindsight else live, cache)
+                measured = measurements(folder, offline if hindsight else live, hindsight, cache)
                 found = compared(folder, settings, measured, hindsight, truth, rate)
                 for stretch, span in STRETCHES.items():
                     print(row(count / rate * Shutter().duty, stretch, name, found, span), flush=True)

@@ -40,9 +40,9 @@ def main() -> None:
     threads.limit()
     parts: dict[str, list[Errors]] = {mode: [] for mode in MODES}
     for folder in evaluated_folders(args.data):
-        measured = measurements(folder, config.from_arguments(args), args.cache)
         for mode, hindsight in MODES.items():
             settings = config.from_arguments(args, offline=hindsight > 0)
+            measured = measurements(folder, settings, hindsight, args.cache)
             parts[mode].append(errors_of(folder, settings, measured, hindsight))
     found = {mode: joined(errors) for mode, errors in parts.items()}
     print(table(found))

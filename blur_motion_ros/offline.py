@@ -166,7 +166,7 @@ def _with_exposures(recording: Sequence, settings: Settings, progress: Progress,
 
 
 def _hindsight(pipeline: Pipeline) -> Hindsight | None:
-    return Hindsight.of(pipeline.initialiser, pipeline.settings.initialiser.hindsight_views)
+    return Hindsight.of(pipeline.initialiser, pipeline.settings.initialiser)
 
 
 def _look(pipeline: Pipeline, hindsight: Hindsight | None, frame: Frame) -> Look:

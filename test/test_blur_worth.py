@@ -85,9 +85,9 @@ def test_change_compares_the_same_exposures_of_the_same_sequence():
 def test_repeated_fits_start_a_little_apart_and_count_once():
     body = BodyState(np.zeros(3), np.zeros((23, 3)), np.zeros(10), np.array([0, 0, 3.0]))
     live = [None, PoseMeasurement(0.5, body, np.eye(75), None, 0.0)]
-    first, again = blur_pays.nudged((live, live), 0), blur_pays.nudged((live, live), 3)
-    assert first == (live, live) and again[1][0] is None
-    moved = again[0][1].state.transl - body.transl
+    first, again = blur_pays.nudged(live, 0), blur_pays.nudged(live, 3)
+    assert first == live and again[0] is None
+    moved = again[1].state.transl - body.transl
     assert 0 < np.linalg.norm(moved) < 1e-5 and live[1].state.transl[2] == 3.0
     mean = blur_pays.averaged([row("a", 4, [10, 20, np.nan]), row("a", 4, [14, 10, 3])])
     assert mean.error[:2].tolist() == [12, 15] and np.isnan(mean.error[2]) and mean.sequence == "a"

@@ -8,13 +8,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from people import fetched
 
 from blur_motion_ros.body import load_body
 from blur_motion_ros.camera.camera import Camera
+from blur_motion_ros.initialiser.base import make_initialiser
 from blur_motion_ros.initialiser.evidence import line_of_sight
 from blur_motion_ros.initialiser.hindsight import Explanation, Hindsight, Look, PathCosts, Reading, cheapest_path
 from blur_motion_ros.initialiser.landmark import Registrar
 from blur_motion_ros.initialiser.registration import Pose
+from blur_motion_ros.initialiser.settings import InitialiserSettings
 from blur_motion_ros.initialiser.sides import swapped
 from blur_motion_ros.initialiser.vibe import LandmarkStream, StreamOutput, VibeInitialiser
 from blur_motion_ros.initialiser.views import Again
@@ -198,6 +201,22 @@ def test_a_live_initialiser_names_the_file_it_cannot_read_recordings_with(tmp_pa
     live = VibeInitialiser(None, stream, load_body(), hindsight_network=tmp_path / "mine.ts")
     with pytest.raises(ValueError, match="mine.ts: not a TorchScript file"):
         Hindsight.of(live)
+
+
+def test_a_second_landmark_network_looks_again_unless_it_is_the_first(tmp_path):
+    body, own = load_body(), tmp_path / "own.tflite"
+    own.write_bytes(fetched("pose_landmark_full.tflite").read_bytes())
+    settings = InitialiserSettings(hindsight_landmarks=str(own))
+    live = make_initialiser(replace(settings, kind="landmarks"), body)
+
+    def files(**changed) -> list[str]:
+        return [n.landmark_file.name for n in Hindsight.of(live, replace(settings, **changed)).networks]
+
+    assert files() == ["pose_landmark_full.tflite", "own.tflite"]
+    assert files(hindsight_landmarks="full") == files(hindsight_landmarks="") == ["pose_landmark_full.tflite"]
+    assert files(hindsight_views=False) == []
+    with pytest.raises(ValueError, match="no landmark network 'huge'.*initialiser.hindsight_landmarks"):
+        files(hindsight_landmarks="huge")
 
 
 def test_a_packed_mask_comes_back():

@@ -154,14 +154,14 @@ def test_best_network_is_the_full_one_where_there_is_no_other(tmp_path, monkeypa
     (tmp_path / full.name).symlink_to(full)
     monkeypatch.setenv("BLUR_MOTION_ASSETS", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert blazepose._landmark_file("best") == tmp_path / full.name
+    assert blazepose.landmark_file("best") == tmp_path / full.name
     assert "going on with the full one" in caplog.text and "npm" in caplog.text
     with pytest.raises(assets.AssetError, match="there is no npm here"):
-        blazepose._landmark_file("heavy")
+        blazepose.landmark_file("heavy")
     heavy = assets.ASSETS["pose_landmark_heavy.tflite"]
     with open(tmp_path / heavy.name, "wb") as f:
         f.truncate(heavy.size)
-    assert blazepose._landmark_file("best") == tmp_path / heavy.name
+    assert blazepose.landmark_file("best") == tmp_path / heavy.name
 
 
 def test_landmark_network_may_be_a_file_and_others_are_refused(tmp_path):
@@ -177,7 +177,7 @@ def test_landmark_network_may_be_a_file_and_others_are_refused(tmp_path):
     own.write_bytes(b"garbage")
     with pytest.raises(ValueError, match="own.tflite: not a TFLite file.*initialiser.person.landmarks"):
         BlazePose.pretrained(landmarks=str(own))
-    with pytest.raises(ValueError, match="initialiser.person.landmarks is 'huge'"):
+    with pytest.raises(ValueError, match="no landmark network 'huge'.*initialiser.person.landmarks"):
         BlazePose.pretrained(landmarks="huge")
 
 

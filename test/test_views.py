@@ -85,9 +85,30 @@ def test_in_a_mirror_his_left_is_still_his_left(networks, walker):
 
 def test_views_of_a_real_man_agree_with_the_one_in_which_he_was_found(networks, walker):
     plain, _ = networks.landmarks(walker, Region(np.array([320.0, 130]), 230.0, 0.0))
-    again = looked_again(networks, walker, None, plain).landmarks
+    again = looked_again([networks], walker, None, plain).landmarks
     assert np.linalg.norm(again.image[11:29] - plain.image[11:29], axis=1).mean() < 8
     assert again.mask is plain.mask and again.score == plain.score
+
+
+class Answers:
+    """A landmark network that gives the same answer to whatever it is shown, and counts."""
+
+    def __init__(self, answer: Landmarks):
+        self.answer, self.looks = answer, 0
+
+    def landmarks(self, image, region, plate, mask):
+        self.looks += 1
+        return self.answer, None
+
+
+def test_views_are_shown_to_every_network_and_all_are_counted():
+    seen = landmarks(np.random.default_rng(5))
+    a, b = Answers(seen), Answers(swapped(replace(seen, image=seen.image + 2), True, True, True))  # b: front for back
+    again = looked_again([a, b], np.zeros((480, 640, 3), np.uint8), None, seen)
+    assert (a.looks, b.looks) == (len(VIEWS), len(VIEWS))
+    assert again.turned == 0.5
+    np.testing.assert_allclose(again.landmarks.image[11:], seen.image[11:] + 1, atol=0.01)  # between the two
+    assert looked_again([a], np.zeros((480, 640, 3), np.uint8), None, seen).turned == 0
 
 
 def test_consensus_leaves_out_what_few_say():

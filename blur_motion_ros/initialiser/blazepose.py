@@ -27,6 +27,7 @@ _COUNT, _ALL = 33, 39  # public landmarks; with auxiliary ones (33: hip centre, 
 _MIRROR = np.array(BLAZEPOSE33_MIRROR)
 _LANDMARK_OUTPUTS = {(_ALL * 5,), (_ALL * 3,), (1,), (64, 64, _ALL), (256, 256, 1)}
 _NAMED = {"full": "pose_landmark_full.tflite", "heavy": "pose_landmark_heavy.tflite"}
+_SETTINGS = "initialiser.person.landmarks or initialiser.hindsight_landmarks"
 _log = logging.getLogger(__name__)
 _REFINE_RADIUS, _REFINE_SCORE = 3, 0.5  # heatmap refinement: 7x7 window, least peak
 
@@ -80,14 +81,18 @@ class Region:
 
 
 class BlazePose:
-    """Detector and landmark network. Stateless between frames; not for use from several threads at once."""
+    """Detector and landmark network. Stateless between frames; not for use from several threads at once.
+
+    landmark_file: where the landmark network was read from.
+    """
 
     def __init__(self, detector: Path, landmarks: Path, threads: int = 1):
+        self.landmark_file = landmarks
         self._detector = _Network(detector, threads)
         self._landmarks = _Network(landmarks, threads)
         if not _LANDMARK_OUTPUTS <= self._landmarks.outputs:
             raise ValueError(f"{landmarks}: not a BlazePose landmark network (outputs "
-                             f"{sorted(self._landmarks.outputs)}); give one in 'initialiser.person.landmarks'")
+                             f"{sorted(self._landmarks.outputs)}); give one in {_SETTINGS}")
         self._anchors = anchors()
 
     @staticmethod
@@ -97,7 +102,7 @@ class BlazePose:
         kind."""
         from blur_motion_ros.assets import asset
 
-        return BlazePose(asset("pose_detection.tflite"), _landmark_file(landmarks), threads)
+        return BlazePose(asset("pose_detection.tflite"), landmark_file(landmarks), threads)
 
     def detect(self, image: np.ndarray, least_score: float = 0.5) -> list[Detection]:
         """All people in an image [H, W, 3] uint8 RGB, best score first. Finds bodies of about 1/6 of the image up."""
@@ -139,8 +144,9 @@ class BlazePose:
         return person, Detection(points[33], points[34], score)
 
 
-def _landmark_file(wanted: str) -> Path:
-    """The landmark network of that name, or the file."""
+def landmark_file(wanted: str) -> Path:
+    """The landmark network of that name (`settings.PersonSettings`), or the file. Raises AssetError where it cannot be
+    fetched, ValueError for a file that is not there."""
     from blur_motion_ros.assets import asset, present
 
     if wanted == "best":
@@ -151,8 +157,8 @@ def _landmark_file(wanted: str) -> Path:
     if wanted in _NAMED:
         return asset(_NAMED[wanted])
     if not Path(wanted).is_file():
-        raise ValueError(f"initialiser.person.landmarks is '{wanted}'; it must be full, heavy, best, or a TFLite file "
-                         "that is there")
+        raise ValueError(f"no landmark network '{wanted}'; give full, heavy, best, or a TFLite file that is there, in "
+                         f"{_SETTINGS}")
     return Path(wanted)
 
 
@@ -172,7 +178,7 @@ class _Network:
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{path}: not a TFLite file ({str(error).splitlines()[0]}); give a BlazePose network in "
-                             "'initialiser.person.landmarks'") from error
+                             f"{_SETTINGS}") from error
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._outputs = {tuple(int(n) for n in d["shape"][1:]): d["index"]
                          for d in self._interpreter.get_output_details()}

@@ -16,10 +16,12 @@ from typing import NamedTuple
 import numpy as np
 
 from blur_motion_ros.camera.camera import Camera
-from blur_motion_ros.initialiser.blazepose import BlazePose
+from blur_motion_ros.initialiser.blazepose import BlazePose, landmark_file
 from blur_motion_ros.initialiser.evidence import Evidence, evidence
 from blur_motion_ros.initialiser.landmark import LandmarkInitialiser, Registrar
+from blur_motion_ros.initialiser.person import PersonTracker
 from blur_motion_ros.initialiser.registration import Pose, Registration, cold_start, covariance, register, with_shape
+from blur_motion_ros.initialiser.settings import InitialiserSettings
 from blur_motion_ros.initialiser.sides import READINGS, swapped
 from blur_motion_ros.initialiser.vibe import LandmarkReader, LandmarkStream, Sight, VibeInitialiser, fuse, start_of
 from blur_motion_ros.initialiser.vibe_filter import FilterNoise, PoseFilter
@@ -91,31 +93,35 @@ class PathCosts:
 
 
 class Hindsight:
-    """Measures again, with all of a recording known, what an initialiser measured live."""
+    """Measures again, with all of a recording known, what an initialiser measured live.
+
+    networks: those that look at every frame again.
+    """
 
     def __init__(self, register: Registrar, reader: LandmarkReader | None = None, costs: PathCosts | None = None,
-                 networks: BlazePose | None = None):
+                 networks: Sequence[BlazePose] = ()):
         self._register, self._reader, self._costs = register, reader, costs or PathCosts()
-        self._networks = networks
+        self.networks = networks
 
     @staticmethod
-    def of(initialiser: object, views: bool = True) -> Hindsight | None:
-        """Of the parts of a live initialiser; None for one that does not work on landmarks alone. views: look at every
-        frame again. Raises ValueError where its `hindsight_network` is not a bidirectional landmark network."""
+    def of(initialiser: object, settings: InitialiserSettings | None = None) -> Hindsight | None:
+        """Of the parts of a live initialiser; None for one that does not work on landmarks alone. Raises ValueError
+        where its `hindsight_network` is not a bidirectional landmark network, AssetError where a landmark network that
+        the settings ask for cannot be fetched."""
         if isinstance(initialiser, LandmarkInitialiser):
             reader = None
         elif isinstance(initialiser, VibeInitialiser) and isinstance(initialiser.stream, LandmarkStream):
             reader = LandmarkReader.load(initialiser.hindsight_network)
         else:
             return None
-        networks = initialiser.tracker.networks if views and initialiser.tracker is not None else None
-        return Hindsight(initialiser.register, reader, networks=networks)
+        return Hindsight(initialiser.register, reader,
+                         networks=_networks(initialiser.tracker, settings or InitialiserSettings()))
 
     def look(self, frame: Frame, plate: Plate | None, measurement: PoseMeasurement | None) -> Look:
         """What is kept of a frame once the live initialiser has measured it. plate: the one that it was given."""
         again = None
-        if measurement is not None and self._networks is not None:
-            again = looked_again(self._networks, frame.image, plate, measurement.landmarks)
+        if measurement is not None and self.networks:
+            again = looked_again(self.networks, frame.image, plate, measurement.landmarks)
         return Look(frame.exposure, frame.camera, measurement, again)
 
     def __call__(self, looks: Sequence[Look]) -> list[PoseMeasurement | None]:
@@ -143,6 +149,16 @@ class Hindsight:
         told = self._reader.read([Sight(look.exposure, look.camera, r.landmarks, start_of(r.state, body))
                                   for look, r in zip(looks, registered, strict=True)])
         return _calmed([fuse(r, out, body) for r, out in zip(registered, told, strict=True)])
+
+
+def _networks(tracker: PersonTracker | None, settings: InitialiserSettings) -> list[BlazePose]:
+    """Those that look at every frame again: the one that followed the person, and another one beside it."""
+    if tracker is None or not settings.hindsight_views:
+        return []
+    first, wanted = tracker.networks, settings.hindsight_landmarks
+    if not wanted or landmark_file(wanted) == first.landmark_file:
+        return [first]
+    return [first, BlazePose.pretrained(settings.person.threads, wanted)]
 
 
 class _Frame:

@@ -74,6 +74,8 @@ class InitialiserSettings:
     hindsight_network: str = setting("", "TorchScript file of the bidirectional network that reads a whole recording "
                                      "(blur-motion fit, kind = vibe); empty: the one that comes with the package")
     hindsight_views: bool = setting(True, "look at every frame of a recording eight more times, cut differently and "
-                                    "mirrored (blur-motion fit; 80 ms per frame)")
+                                    "mirrored (blur-motion fit)")
+    hindsight_landmarks: str = setting("full", "a second landmark network for those eight views, beside "
+                                       "initialiser.person.landmarks: full, heavy, best, or a TFLite file; empty: none")
     person: PersonSettings = field(default_factory=PersonSettings)
     registration: RegistrationSettings = field(default_factory=RegistrationSettings)

@@ -1,4 +1,4 @@
-"""One frame's person looked at again, cut differently and mirrored: what the landmark network says of all of them.
+"""One frame's person looked at again, cut differently and mirrored: what landmark networks say of all of them.
 
 Its errors hang on how the picture is cut. The middle of several answers is closer to the truth than most of them
 (docs/initialiser.md, "Several views"). Where they disagree which side of the trunk is left, some take the front of a
@@ -45,12 +45,13 @@ class Again:
     turned: float = 0.0
 
 
-def looked_again(networks: BlazePose, image: np.ndarray, plate: Plate | None, seen: Landmarks,
+def looked_again(networks: Iterable[BlazePose], image: np.ndarray, plate: Plate | None, seen: Landmarks,
                  views: Iterable[View] = VIEWS) -> Again:
-    """The consensus of several views of the person `seen` in an image [H, W, 3] uint8 RGB; plate as it was then."""
+    """The consensus of several views of the person `seen` in an image [H, W, 3] uint8 RGB, all of them shown to every
+    network; plate as it was then."""
     region = Region.of_cut(seen.mask_to_image, LANDMARK_SIZE)
     parts = [Region(region.centre, v.scale * region.side, region.angle + v.angle, v.mirrored) for v in views]
-    return agreed([networks.landmarks(image, part, plate, mask=False)[0] for part in parts], seen)
+    return agreed([n.landmarks(image, part, plate, mask=False)[0] for n in networks for part in parts], seen)
 
 
 def agreed(found: Sequence[Landmarks], seen: Landmarks) -> Again:
