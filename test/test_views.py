@@ -101,14 +101,14 @@ class Answers:
         return self.answer, None
 
 
-def test_views_are_shown_to_every_network_and_all_are_counted():
-    seen = landmarks(np.random.default_rng(5))
-    a, b = Answers(seen), Answers(swapped(replace(seen, image=seen.image + 2), True, True, True))  # b: front for back
-    again = looked_again([a, b], np.zeros((480, 640, 3), np.uint8), None, seen)
-    assert (a.looks, b.looks) == (len(VIEWS), len(VIEWS))
+def test_landmarks_are_the_first_networks_and_all_are_asked_which_way_the_person_faces():
+    seen, image = landmarks(np.random.default_rng(5)), np.zeros((480, 640, 3), np.uint8)
+    first, second = Answers(replace(seen, image=seen.image + 2)), Answers(swapped(seen, True, True, True))
+    again = looked_again([first, second], image, None, seen)
+    assert (first.looks, second.looks) == (len(VIEWS), len(VIEWS))
     assert again.turned == 0.5
-    np.testing.assert_allclose(again.landmarks.image[11:], seen.image[11:] + 1, atol=0.01)  # between the two
-    assert looked_again([a], np.zeros((480, 640, 3), np.uint8), None, seen).turned == 0
+    np.testing.assert_allclose(again.landmarks.image[11:], first.answer.image[11:], atol=1e-6)
+    assert looked_again([first], image, None, seen).turned == 0
 
 
 def test_consensus_leaves_out_what_few_say():

@@ -152,7 +152,7 @@ class Hindsight:
 
 
 def _networks(tracker: PersonTracker | None, settings: InitialiserSettings) -> list[BlazePose]:
-    """Those that look at every frame again: the one that followed the person, and another one beside it."""
+    """Those that look at every frame again: the one that followed the person, and one asked for its opinion."""
     if tracker is None or not settings.hindsight_views:
         return []
     first, wanted = tracker.networks, settings.hindsight_landmarks

@@ -75,7 +75,7 @@ class InitialiserSettings:
                                      "(blur-motion fit, kind = vibe); empty: the one that comes with the package")
     hindsight_views: bool = setting(True, "look at every frame of a recording eight more times, cut differently and "
                                     "mirrored (blur-motion fit)")
-    hindsight_landmarks: str = setting("full", "a second landmark network for those eight views, beside "
-                                       "initialiser.person.landmarks: full, heavy, best, or a TFLite file; empty: none")
+    hindsight_landmarks: str = setting("full", "a second landmark network that is asked, in those eight views, which "
+                                       "way the person faces: full, heavy, best, or a TFLite file; empty: none")
     person: PersonSettings = field(default_factory=PersonSettings)
     registration: RegistrationSettings = field(default_factory=RegistrationSettings)

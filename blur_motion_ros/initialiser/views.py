@@ -45,19 +45,23 @@ class Again:
     turned: float = 0.0
 
 
-def looked_again(networks: Iterable[BlazePose], image: np.ndarray, plate: Plate | None, seen: Landmarks,
+def looked_again(networks: Sequence[BlazePose], image: np.ndarray, plate: Plate | None, seen: Landmarks,
                  views: Iterable[View] = VIEWS) -> Again:
-    """The consensus of several views of the person `seen` in an image [H, W, 3] uint8 RGB, all of them shown to every
-    network; plate as it was then."""
+    """The person `seen` in an image [H, W, 3] uint8 RGB looked at in several views; plate as it was then.
+
+    The landmarks are the first network's; which way the trunk faces, all networks are asked: one alone may take a
+    person's front for the back in all its views."""
     region = Region.of_cut(seen.mask_to_image, LANDMARK_SIZE)
     parts = [Region(region.centre, v.scale * region.side, region.angle + v.angle, v.mirrored) for v in views]
-    return agreed([n.landmarks(image, part, plate, mask=False)[0] for n in networks for part in parts], seen)
+    answers = [[n.landmarks(image, part, plate, mask=False)[0] for part in parts] for n in networks]
+    return agreed(answers[0], seen, sum(answers, []))
 
 
-def agreed(found: Sequence[Landmarks], seen: Landmarks) -> Again:
-    """The consensus of answers read with the trunk as in `seen`, and how many of them had it the other way round."""
+def agreed(found: Sequence[Landmarks], seen: Landmarks, asked: Sequence[Landmarks] | None = None) -> Again:
+    """The consensus of answers read with the trunk as in `seen`, and how many of those that are asked (None: the same
+    answers) had it the other way round."""
     other = swapped(seen, True, True, True)
-    turned = np.mean([_apart(answer, other, TRUNK) < _apart(answer, seen, TRUNK) for answer in found])
+    turned = np.mean([_apart(answer, other, TRUNK) < _apart(answer, seen, TRUNK) for answer in asked or found])
     return Again(consensus(found, seen, trunk=True), float(turned))
 
 
