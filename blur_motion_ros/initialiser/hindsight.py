@@ -185,19 +185,17 @@ class _Frame:
         return frame
 
     def explanations(self) -> list[Explanation]:
-        """Those not much worse than the best."""
-        limit = self._limit()
-        return [e for e in self._found if e.cost < limit]
+        """Those not much worse than the best that faces the same way."""
+        return [e for e in self._found if e.cost < self._limit(e.reading.turned)]
 
-    def _limit(self) -> float:
-        return min(e.cost for e in self._found) + _WORSE
+    def _limit(self, turned: bool) -> float:
+        return min(e.cost for e in self._found if e.reading.turned == turned) + _WORSE
 
     def inherit(self, other: _Frame) -> None:
         """Try what explains a neighbour best, in every reading that is not out of the question."""
-        limit = self._limit()
         heirs = sorted(other._found, key=lambda e: e.cost)[:_HEIRS]
         for reading in self._readings:
-            if min(e.cost for e in self._found if e.reading == reading) < limit:
+            if min(e.cost for e in self._found if e.reading == reading) < self._limit(reading.turned):
                 for e in heirs:
                     self._try(reading, e.pose)
 
