@@ -14,7 +14,15 @@ from blur_motion_ros.body import load_body
 from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.initialiser.base import make_initialiser
 from blur_motion_ros.initialiser.evidence import line_of_sight
-from blur_motion_ros.initialiser.hindsight import Explanation, Hindsight, Look, PathCosts, Reading, cheapest_path
+from blur_motion_ros.initialiser.hindsight import (
+    Explanation,
+    Hindsight,
+    Look,
+    PathCosts,
+    Reading,
+    _Frame,
+    cheapest_path,
+)
 from blur_motion_ros.initialiser.landmark import Registrar
 from blur_motion_ros.initialiser.registration import Pose
 from blur_motion_ros.initialiser.settings import InitialiserSettings
@@ -217,6 +225,15 @@ def test_a_second_landmark_network_looks_again_unless_it_is_the_first(tmp_path):
     assert files(hindsight_views=False) == []
     with pytest.raises(ValueError, match="no landmark network 'huge'.*initialiser.hindsight_landmarks"):
         files(hindsight_landmarks="huge")
+
+
+def test_the_best_that_faces_the_other_way_is_kept_however_bad_it_is():
+    ways = Reading(False, False), Reading(False, False, turned=True)
+    found = [Explanation(None, way, None, cost, np.zeros((24, 3))) for way in ways for cost in (10, 60)]
+    found[2:] = [replace(e, cost=e.cost + 100) for e in found[2:]]
+    frame = _Frame(None, None, None, {})
+    frame._found = found
+    assert [(e.reading.turned, e.cost) for e in frame.explanations()] == [(False, 10), (True, 110)]
 
 
 def test_a_packed_mask_comes_back():
