@@ -43,14 +43,15 @@ def agreed(a: MotionEstimate, b: MotionEstimate) -> MotionEstimate:
     rotmats = rotations.slerp(first[0], second[0], np.broadcast_to(slots[1:], first[0].shape[:2]))
     transl = first[1] + slots[0] * (second[1] - first[1])
     reference, middle, coefficients = polynomials.fit_motion(rotmats, transl, times, a.start, a.end, degree)
-    apart = (_coefficients(second, reference, middle, a) - _coefficients(first, reference, middle, a)).reshape(-1)
+    away = _tangents(second, reference, middle) - _tangents(first, reference, middle)
+    apart = polynomials.fit(away, times, a.start, a.end, degree).reshape(-1)
     free, weight = free_indices(degree), np.repeat(share, 3 * (degree + 1))
     covariance = None
     if a.covariance is not None and b.covariance is not None:
         root_a, root_b = np.sqrt(1 - weight), np.sqrt(weight)
-        away = np.sqrt(weight * (1 - weight)) * apart[free]
+        off = np.sqrt(weight * (1 - weight)) * apart[free]
         covariance = (root_a[:, None] * a.covariance * root_a + root_b[:, None] * b.covariance * root_b
-                      + np.outer(away, away))
+                      + np.outer(off, off))
     status = (a.status | b.status) & ~BEGINNINGS | (a.status & b.status)  # one of the two had a past there
     state = body_state(reference, a.reference.betas, middle)
     return replace(a, reference=state, coefficients=coefficients, free=free, covariance=covariance, status=status,
@@ -73,11 +74,7 @@ def _motion(estimate: MotionEstimate, times: np.ndarray) -> tuple[np.ndarray, np
     return local_rotations(estimate.reference) @ rotations.exp(value[:, 1:]), estimate.reference.transl + value[:, 0]
 
 
-def _coefficients(motion: tuple[np.ndarray, np.ndarray], reference: np.ndarray, transl: np.ndarray,
-                  like: MotionEstimate) -> np.ndarray:
-    """Coefficients [25, K, 3] of a motion at the nodes of `like`, relative to a reference."""
-    degree = like.coefficients.shape[1] - 1
-    times = polynomials.nodes(like.start, like.end, degree)
+def _tangents(motion: tuple[np.ndarray, np.ndarray], reference: np.ndarray, transl: np.ndarray) -> np.ndarray:
+    """[T, 25, 3] a motion relative to a reference: translation m, rotation vectors rad."""
     logs = rotations.log(np.swapaxes(reference, -1, -2) @ motion[0])
-    values = np.concatenate([(motion[1] - transl)[:, None], logs], 1)
-    return polynomials.fit(values, times, like.start, like.end, degree)
+    return np.concatenate([(motion[1] - transl)[:, None], logs], 1)
