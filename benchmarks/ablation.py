@@ -98,8 +98,7 @@ def score(folder: Path, measured, args: argparse.Namespace, change: str) -> tupl
             pipeline._fit._hand_on = lambda *window: None  # nothing is handed on from window to window
 
     # without hindsight in the fit the measurements still have it, so that changes of the fit alone are compared
-    estimates, pipeline = fitted(folder, settings, measured, hindsight, adapt=adapt,
-                                 both_ways="one_way" not in words)
+    estimates, pipeline = fitted(folder, settings, measured, hindsight, adapt=adapt, both_ways="one_way" not in words)
     truth = read_ground_truth(folder)
     tracks = [sample_exposure(pipeline, e, truth.times.shape[1]) for e in estimates]
     joints = metrics.resample(np.stack([t.times for t in tracks]), lsp14(np.stack([t.positions for t in tracks])),

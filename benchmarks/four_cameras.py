@@ -32,7 +32,7 @@ from blur_motion_ros.demo.stream import Shutter, blurred, timing
 from blur_motion_ros.fit.prior_files import load_pose_prior
 from blur_motion_ros.initialiser.kinematics import BETAS, UNKNOWNS, LandmarkBody
 from blur_motion_ros.initialiser.registration import Pose, pose_prior_terms
-from blur_motion_ros.offline import measure_recording, with_plate
+from blur_motion_ros.offline import measure_recording
 from blur_motion_ros.types import Exposure
 
 CAMERAS = (1, 2, 3, 4)
@@ -95,7 +95,7 @@ def sharp_landmarks(view: View, video: VideoFile) -> tuple[np.ndarray, np.ndarra
     recording = sequence.Sequence("sharp", camera, exposures, video)
     # another landmark network than the one that `blur-motion fit` prefers: truth must not share its mistakes
     settings = config.load(offline=True, overrides={"initialiser.person.landmarks": "full"})
-    _, measured = measure_recording(with_plate(recording, settings), settings)
+    measured = measure_recording(recording, settings)
     pixels, weights = np.zeros((len(video), 33, 2)), np.zeros((len(video), 33))
     for i, m in enumerate(measured):
         if m is not None:

@@ -17,7 +17,7 @@ import blur_motion_ros
 from blur_motion_ros.config import Settings
 from blur_motion_ros.data import sequence
 from blur_motion_ros.initialiser.blazepose import landmark_file
-from blur_motion_ros.offline import fit_recording, measure_recording, with_plate
+from blur_motion_ros.offline import fit_recording, measure_recording
 from blur_motion_ros.pipeline import Pipeline
 from blur_motion_ros.types import MotionEstimate, PoseMeasurement
 
@@ -31,8 +31,7 @@ def measurements(folder: Path, settings: Settings, hindsight: int, cache: Path |
     kept = cache / f"{folder.name}_{_key(folder, settings, hindsight > 0)}.pickle.gz" if cache else None
     if kept and kept.is_file():
         return pickle.loads(gzip.decompress(kept.read_bytes()))
-    recording = sequence.read(folder)
-    found = measure_recording(with_plate(recording, settings) if hindsight else recording, settings)[hindsight > 0]
+    found = measure_recording(sequence.read(folder), settings, hindsight > 0)
     if kept:
         cache.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(gzip.compress(pickle.dumps(found), 3))

@@ -73,10 +73,9 @@ def main() -> None:
         print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
         for count in args.frames:
             folder = demo_sequence(work / f"blurred_{count}", 0.0, replace(Shutter(), frames=count))
-            cache = work / "cache"
             for name, settings, hindsight in (("live", live, 0), ("live, N = 1", sharp, 0),
                                               ("offline", offline, HINDSIGHT)):
-                measured = measurements(folder, offline if hindsight else live, hindsight, cache)
+                measured = measurements(folder, settings, hindsight, work / "cache")
                 found = compared(folder, settings, measured, hindsight, truth, rate)
                 for stretch, span in STRETCHES.items():
                     print(row(count / rate * Shutter().duty, stretch, name, found, span), flush=True)
@@ -90,7 +89,7 @@ def sharp_joints(work: Path) -> tuple[np.ndarray, float]:
         camera = slow_camera(asset("Calib_demo.toml"), shutter)
         exposures = [Exposure(i / video.fps, i / video.fps + _SHUT) for i in range(len(video))]
         write_sequence(folder, views(video, shutter), camera, exposures, clean_plate(video, shutter))
-        measured = measure_recording(sequence.read(folder), config.Settings())[1]
+        measured = measure_recording(sequence.read(folder), config.Settings())
         body, nobody = load_body(None, lod="fit"), np.full((len(LSP14), 3), np.nan)
         np.save(kept, np.stack([nobody if m is None else joints_of(m.state, body) for m in measured]))
     return np.load(kept), video.fps

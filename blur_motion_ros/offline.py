@@ -75,15 +75,16 @@ def _both_ways(estimates: list[MotionEstimate], recording: Sequence, settings: S
     return [agreed(a, mirrored(b, total)) for a, b in zip(estimates, again[::-1], strict=True)]
 
 
-def measure_recording(recording: Sequence, settings: Settings
-                      ) -> tuple[list[PoseMeasurement | None], list[PoseMeasurement | None]]:
-    """The initialiser's measurement of every frame, as found live and as made anew with all of them known (the same
-    where an initialiser has no hindsight). For fits that are to be compared: `fit_recording(measurements=...)`."""
+def measure_recording(recording: Sequence, settings: Settings, hindsight: bool = True
+                      ) -> list[PoseMeasurement | None]:
+    """The initialiser's measurement of every frame, made with all of them known (as found live where an initialiser has
+    no hindsight), or without hindsight. For fits that are to be compared: `fit_recording(measurements=...)`."""
+    if hindsight:
+        recording = with_plate(recording, settings)
     pipeline = pipeline_for(recording, settings)
-    again = _hindsight(pipeline)
+    again = _hindsight(pipeline) if hindsight else None
     looks = [_look(pipeline, again, frame) for frame in recording]
-    live = [look.measurement for look in looks]
-    return live, live if again is None else again(looks)
+    return [look.measurement for look in looks] if again is None else again(looks)
 
 
 def with_hindsight(estimates: list[MotionEstimate], hindsight: int) -> list[MotionEstimate]:

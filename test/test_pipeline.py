@@ -91,7 +91,7 @@ def test_with_hindsight_a_reversed_recording_is_exactly_the_reversed_motion(walk
     """Fitted both ways, neither direction of time is preferred; one way only, the two differ."""
     short = replace(walk[0], exposures=walk[0].exposures[:7])
     settings = config.load(offline=True)
-    _, measured = measure_recording(short, settings)
+    measured = measure_recording(short, settings)
     reverse, total = sequence.backwards(short)
     apart = {}
     for both in (True, False):

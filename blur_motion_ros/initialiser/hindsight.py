@@ -186,16 +186,22 @@ class _Frame:
 
     def explanations(self) -> list[Explanation]:
         """Those not much worse than the best that faces the same way."""
-        return [e for e in self._found if e.cost < self._limit(e.reading.turned)]
+        limits = self._limits()
+        return [e for e in self._found if e.cost < limits[e.reading.turned]]
 
-    def _limit(self, turned: bool) -> float:
-        return min(e.cost for e in self._found if e.reading.turned == turned) + _WORSE
+    def _limits(self) -> dict[bool, float]:
+        """The highest costs that count, of either way to face."""
+        best: dict[bool, float] = {}
+        for e in self._found:
+            best[e.reading.turned] = min(e.cost, best.get(e.reading.turned, np.inf))
+        return {turned: cost + _WORSE for turned, cost in best.items()}
 
     def inherit(self, other: _Frame) -> None:
         """Try what explains a neighbour best, in every reading that is not out of the question."""
+        limits = self._limits()
         heirs = sorted(other._found, key=lambda e: e.cost)[:_HEIRS]
         for reading in self._readings:
-            if min(e.cost for e in self._found if e.reading == reading) < self._limit(reading.turned):
+            if min(e.cost for e in self._found if e.reading == reading) < limits[reading.turned]:
                 for e in heirs:
                     self._try(reading, e.pose)
 

@@ -1,6 +1,6 @@
 """One frame's person looked at again, cut differently and mirrored: what landmark networks say of all of them.
 
-Its errors hang on how the picture is cut. The middle of several answers is closer to the truth than most of them
+Their errors hang on how the picture is cut. The middle of several answers is closer to the truth than most of them
 (docs/initialiser.md, "Several views"). Where they disagree which side of the trunk is left, some take the front of a
 body for its back; the middle of the two would be neither.
 """
