@@ -15,7 +15,7 @@ from numba import njit
 
 CELLS = (6, 8)  # rows, columns
 _ROUNDS = 4
-_MEDIAN_SAMPLES = 4000
+_MEDIAN_SAMPLES = 2000
 _CUT = 3.0  # residuals beyond this many noise sd (of the fit's own scale) hardly count
 _OFFSET_SD = 0.05  # prior of the global offset, linear light
 _CELL_GAIN_SD, _CELL_OFFSET_SD = 0.15, 0.02  # prior of a cell's deviation from the global fit

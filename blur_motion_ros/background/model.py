@@ -27,7 +27,10 @@ _EDGE = 0.12  # px of vibration or interpolation that noise at edges allows for
 _REFRESH = 10  # updates between two recomputations of the noise and the base sigma
 _MOST_NOISE = 8.0  # code values: more is not noise but a wrong plate
 _LEARN_S = 1 / 15  # a pixel is learned about this often: at higher frame rates every row waits for its turn
-_MOST_TURNS = 4
+_FOLLOW_S = 1 / 5  # and once all are known for long, what changes lastingly is followed this often
+_SETTLED = 60  # updates of a plate after which its noise is known too
+_MOST_TURNS = 6
+_SAMPLE_COLUMNS = 96  # of the grid of samples that the drift is fitted to
 _CERTAIN_AGE = 30  # sightings that a given or captured plate counts as
 
 
@@ -228,7 +231,8 @@ class BackgroundModel:
 
     def _turn(self, period: float) -> tuple[int, int]:
         """First row and step of the rows whose turn it is, at `period` s between frames."""
-        step = min(max(round(_LEARN_S / max(period, 1e-3)), 1), _MOST_TURNS)
+        wanted = _FOLLOW_S if self._unknown is None and self._updates >= _SETTLED else _LEARN_S
+        step = min(max(round(wanted / max(period, 1e-3)), 1), _MOST_TURNS)
         return self._updates % step, step
 
     def _checked(self, frame: Frame | np.ndarray) -> np.ndarray:
@@ -288,8 +292,8 @@ def _colour_image(image: np.ndarray, name: str) -> np.ndarray:
 
 
 def _sample_grid(h: int, w: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Open index arrays of about 160 x 120 samples and the cell of each [rows, columns]."""
-    step = max(w // 160, 1)
+    """Open index arrays of about 96 x 72 samples and the cell of each [rows, columns]."""
+    step = max(w // _SAMPLE_COLUMNS, 1)
     y, x = np.arange(step // 2, h, step), np.arange(step // 2, w, step)
     cell = (y * CELLS[0] // h)[:, None] * CELLS[1] + (x * CELLS[1] // w)[None, :]
     return y[:, None], x[None, :], cell

@@ -1,7 +1,8 @@
 """Cutting square undistorted crops out of images: area-averaged in linear light, so that nothing aliases.
 
-A crop pixel is the mean of n x n bilinear samples of the source (n = source pixels per crop pixel, rounded);
-very large boxes are first block-averaged. One map serves the image, the plate and the person mask of a frame.
+A crop pixel is the mean of the source over its area, exactly where the lens does not bend lines and the crop is no
+finer than the source, else of n x n bilinear samples (n = source pixels per crop pixel, rounded; very large boxes are
+first block-averaged). One map serves the image, the plate and the person mask of a frame.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from functools import cached_property
 
 import cv2
 import numpy as np
+from numba import njit
 
 from blur_motion_ros import light
 from blur_motion_ros.camera.camera import Camera, Crop
@@ -44,6 +46,8 @@ class CropMap:
         if image.shape[:2] != self.shape:
             raise ValueError(f"image is {image.shape[1]} x {image.shape[0]} but the camera says {self.shape[1]} x"
                              f" {self.shape[0]}; use Camera.scaled or the calibration of this resolution")
+        if self._boxes is not None:
+            return self._averaged(image, response)
         x0, y0, x1, y1 = self.roi
         part = image[y0:y1, x0:x1]
         part = light.to_linear(part, response) if part.dtype == np.uint8 else part.astype(np.float32, copy=False)
@@ -64,20 +68,50 @@ class CropMap:
         return self._mean(samples)
 
     @cached_property
+    def _boxes(self) -> np.ndarray | None:
+        """[2, 2]: rows x, y; the width of a crop pixel in source pixels and the first one's edge (the source's first
+        edge is 0). None where crop pixels are finer than the source's, or no upright boxes of it."""
+        a = self.affine
+        if a is None or a[0, 1] != 0 or a[1, 0] != 0 or min(a[0, 0], a[1, 1]) * self.n < 1:
+            return None
+        scale = np.array([a[0, 0], a[1, 1]])
+        return np.stack([self.n * scale, a[:, 2] + 0.5 - 0.5 * scale], -1)
+
+    def _averaged(self, image: np.ndarray, response: str) -> np.ndarray:
+        """The mean over every crop pixel's box; [S, S, C] or [S, S] float32."""
+        boxes = self._boxes
+        channels = 1 if image.ndim == 2 else image.shape[2]
+        out = np.empty((self.size, self.size * channels), np.float32)
+        flat = np.ascontiguousarray(image).reshape(len(image), -1)
+        flat.flags.writeable = False  # numba compiles anew for an image that may be written to
+        if image.dtype == np.uint8:
+            _average(flat, light.decode_table(response), channels, boxes, out)
+        else:
+            _average(flat.astype(np.float32, copy=False), None, channels, boxes, out)
+        return out.reshape((self.size, self.size) + image.shape[2:])
+
+    @cached_property
     def valid(self) -> np.ndarray:
         """[S, S] bool: the crop pixel's centre lies inside the source image."""
-        x, y = self.centres
+        x, y = self._axes if self.affine is not None else self.centres
         return (x >= -0.5) & (x <= self.shape[1] - 0.5) & (y >= -0.5) & (y <= self.shape[0] - 0.5)
 
     @cached_property
     def centres(self) -> tuple[np.ndarray, np.ndarray]:
         """x, y: [S, S] source pixels under the centres of the crop pixels."""
         if self.affine is not None:
-            grid = (np.arange(self.size) + 0.5) * self.n - 0.5
-            u, v = np.meshgrid(grid, grid)
-            a = self.affine
-            return a[0, 0] * u + a[0, 1] * v + a[0, 2], a[1, 0] * u + a[1, 1] * v + a[1, 2]
+            x, y = self._axes
+            shape = (self.size, self.size)
+            return np.broadcast_to(x, shape), np.broadcast_to(y, shape)
         return self._mean(self.x), self._mean(self.y)
+
+    @property
+    def _axes(self) -> tuple[np.ndarray, np.ndarray]:
+        """`centres` along the axes, x [S or 1, S] and y [S, S or 1], where the lens does not bend lines."""
+        grid, a = (np.arange(self.size) + 0.5) * self.n - 0.5, self.affine
+        u, v = grid[None, :], grid[:, None]
+        x, y = a[0, 0] * u + a[0, 2], a[1, 1] * v + a[1, 2]
+        return x if a[0, 1] == 0 else x + a[0, 1] * v, y if a[1, 0] == 0 else y + a[1, 0] * u
 
     @cached_property
     def roi(self) -> tuple[int, int, int, int]:
@@ -129,6 +163,52 @@ def crop_map(camera: Camera, crop: Crop) -> CropMap:
         return CropMap(crop.size, n, shape, affine[:2], None, None)
     x, y = _distorted_grid(camera, fine)
     return CropMap(crop.size, n, shape, None, x, y)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def _average(image, table, channels, boxes, out):
+    """out [S, S C]: mean of image [H, W C] over boxes [2, 2] (`CropMap._boxes`), its border repeated outside.
+
+    table [256]: light of the image's code values; None where it is light already."""
+    height, width, size = image.shape[0], image.shape[1] // channels, out.shape[0]
+    left = min(max(int(np.floor(boxes[0, 1])), 0), width - 1)
+    right = max(min(int(np.ceil(boxes[0, 1] + size * boxes[0, 0])), width), left + 1)
+    row = np.empty((right - left) * channels, np.float32)  # the mean over the height of a row of boxes
+    total = np.zeros(row.size + channels)  # what lies left of each of its pixels
+    lit, lit_row = np.empty(row.size, np.float32), -1  # the source's row that was looked up last
+    for i in range(size):
+        row[:] = 0.0
+        low = boxes[1, 1] + i * boxes[1, 0]
+        high = low + boxes[1, 0]
+        for j in range(int(np.floor(low)), int(np.ceil(high))):
+            share = np.float32((min(j + 1, high) - max(j, low)) / boxes[1, 0])
+            y = min(max(j, 0), height - 1)
+            source = image[y, channels * left:channels * right]
+            if table is None:
+                for x in range(row.size):
+                    row[x] += share * source[x]
+                continue
+            if y != lit_row:
+                lit_row = y
+                for x in range(row.size):
+                    lit[x] = table[source[x]]
+            for x in range(row.size):
+                row[x] += share * lit[x]
+        for x in range(row.size):
+            total[x + channels] = total[x] + row[x]
+        for c in range(channels):
+            before = _left_of(row, total, boxes[0, 1] - left, channels, c)
+            for k in range(size):
+                here = _left_of(row, total, boxes[0, 1] - left + (k + 1) * boxes[0, 0], channels, c)
+                out[i, channels * k + c] = (here - before) / boxes[0, 0]
+                before = here
+
+
+@njit(cache=True, nogil=True, inline="always", error_model="numpy")
+def _left_of(row, total, x, channels, c):
+    """Integral of channel c of row [W C] from 0 to x; total [(W + 1) C]: the same at whole x."""
+    k = min(max(int(np.floor(x)), 0), row.size // channels - 1)
+    return total[channels * k + c] + (x - k) * row[channels * k + c]
 
 
 def _distorted_grid(camera: Camera, fine: Crop) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ to bend otherwise, within the accelerations that mocap shows.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numba import njit
@@ -115,10 +116,14 @@ class Carry:
     def term(self, layout: WindowLayout) -> GaussianCoefficients:
         """As a prior on a window's coefficients relative to this reference."""
         rows = np.stack([layout.values_at(self.time), layout.rates_at(self.time)])
-        wide = _over_coefficients(linear.inverse(self.covariance), rows)
+        wide = _over_coefficients(self._information, rows)
         mean = np.zeros((FREE_COUNT, layout.degree + 1, 3))
         mean[:, :2] = np.einsum("ko,osa->ska", np.linalg.inv(rows[:, :2]), self.mean)
         return GaussianCoefficients(mean, wide)
+
+    @cached_property
+    def _information(self) -> np.ndarray:
+        return linear.inverse(self.covariance)
 
     def start(self, layout: WindowLayout, damping: float) -> np.ndarray:
         """Coefficients [21, K, 3] that go on from here with `damping` times the velocity."""

@@ -17,6 +17,7 @@ from blur_motion_ros.fit import linear
 from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, LIMB_SLOTS
 from blur_motion_ros.motion import rotations
 
+_LIMBS = np.array(LIMB_SLOTS)
 # Which entries of a measurement's 75-vector (transl, then 24 joints) belong to the free slots, in slot order.
 MEASURED = np.concatenate([np.arange(3), (3 + 3 * FREE_JOINTS[:, None] + np.arange(3)).reshape(-1)])
 
@@ -96,13 +97,8 @@ class PoseGaussian:
         """[6] squared Mahalanobis distance of each limb alone, over its number of angles; 0 with weight 0."""
         if not self.information.any():
             return np.zeros(len(LIMB_SLOTS))
-        error, _ = _pose_error(free, self.basis, self.reference, self.reference_transl, self.rotation, self.transl)
-        spread, error = self._spread, error.reshape(-1)
-        out = np.empty(len(LIMB_SLOTS))
-        for i, (first, last) in enumerate(LIMB_SLOTS):
-            own = slice(3 * first, 3 * last)
-            out[i] = error[own] @ np.linalg.solve(spread[own, own], error[own]) / (own.stop - own.start)
-        return out
+        return _by_limb(free, self.basis, self.reference, self.reference_transl, self.rotation, self.transl,
+                        self._spread, _LIMBS)
 
     @cached_property
     def _spread(self) -> np.ndarray:
@@ -186,6 +182,19 @@ def _pose_error(free, basis, reference, reference_transl, rotation, transl):
 def _pose_squared(free, basis, reference, reference_transl, rotation, transl, information):
     error, _ = _pose_error(free, basis, reference, reference_transl, rotation, transl)
     return _pull(information, error.reshape(-1))[1]
+
+
+@njit(cache=True, nogil=True)
+def _by_limb(free, basis, reference, reference_transl, rotation, transl, spread, limbs):
+    """`PoseGaussian.by_limb`; spread [63, 63] symmetric, limbs [6, 2] first slot and the one after the last."""
+    error, _ = _pose_error(free, basis, reference, reference_transl, rotation, transl)
+    flat = error.reshape(-1)
+    out = np.zeros(len(limbs))
+    for i in range(len(limbs)):
+        first, last = 3 * limbs[i, 0], 3 * limbs[i, 1]
+        own = np.ascontiguousarray(spread[first:last, first:last])
+        out[i] = (flat[first:last] * np.linalg.solve(own, flat[first:last])).sum() / (last - first)
+    return out
 
 
 @njit(cache=True, nogil=True, fastmath=True)

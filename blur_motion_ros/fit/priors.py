@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+from numba import njit
 
 BODY_JOINTS = 23
 DIMENSIONS = 3 * BODY_JOINTS
@@ -87,31 +88,18 @@ class MixturePrior:
         return float(_log_sum(self._log_mass - cost) + self._log_total)
 
     def residual(self, body_pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """r [70 + 69], J [70 + 69, 69] (70 without limits); see the module's docstring."""
+        """r [70 + p], J [70 + p, 69], p joint angles being beyond their limits; see the module's docstring."""
         x = _flat(body_pose)
-        cost, whitened, squared = self._components(x)
-        log_terms = self._log_mass - cost
-        total = _log_sum(log_terms)
-        share = np.exp(log_terms - total)
-        if np.isfinite(self.freedom):
-            share = share * (self.freedom + DIMENSIONS) / (self.freedom + squared)
-        r, jacobian = self._gauss_newton(share, whitened)
+        r, jacobian, total = _gauss_newton(x, self.means, self.factors, self._precisions, self._log_mass, self.freedom)
         rest = np.sqrt(max(-2.0 * total - r @ r, 0.0))  # the part of the energy that has no slope of its own
         if self.low is None:
             return np.append(r, rest), np.vstack([jacobian, np.zeros(DIMENSIONS)])
         beyond = self._beyond(x)
-        limits = np.diag((beyond != 0) / self.limit_sigma)
-        return np.concatenate([r, [rest], beyond]), np.vstack([jacobian, np.zeros(DIMENSIONS), limits])
-
-    def _gauss_newton(self, share: np.ndarray, whitened: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        active = np.flatnonzero(share > _NEGLIGIBLE * share.max())
-        if len(active) == 1:
-            scale = np.sqrt(share[active[0]])
-            return scale * whitened[active[0]], scale * self.factors[active[0]]
-        gradient = np.einsum("k,kij,ki->j", share[active], self.factors[active], whitened[active])
-        hessian = np.tensordot(share[active], self._precisions[active], 1)
-        lower = np.linalg.cholesky(hessian)
-        return np.linalg.solve(lower, gradient), lower.T
+        passed = np.flatnonzero(beyond)
+        out = np.zeros((DIMENSIONS + 1 + len(passed), DIMENSIONS))
+        out[:DIMENSIONS] = jacobian
+        out[DIMENSIONS + 1 + np.arange(len(passed)), passed] = 1 / self.limit_sigma
+        return np.concatenate([r, [rest], beyond[passed]]), out
 
     def _components(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Per component: cost [K] (zero at its mean), whitened difference [K, 69], its square [K]."""
@@ -155,6 +143,38 @@ def _flat(body_pose: np.ndarray) -> np.ndarray:
     if x.shape != (DIMENSIONS,):
         raise PriorError(f"body_pose has shape {np.shape(body_pose)}; [23, 3] rotation vectors wanted")
     return x
+
+
+@njit(cache=True, nogil=True)
+def _gauss_newton(x, means, factors, precisions, log_mass, freedom):
+    """r [69], J [69, 69] of a mixture at x [69], and the logarithm of its components' sum (zero at a peak)."""
+    count, size = means.shape
+    whitened, squared = np.zeros((count, size)), np.zeros(count)
+    log_terms = np.empty(count)
+    for k in range(count):
+        for i in range(size):
+            for j in range(size):
+                whitened[k, i] += factors[k, i, j] * (x[j] - means[k, j])
+            squared[k] += whitened[k, i] ** 2
+        cost = 0.5 * squared[k]
+        if np.isfinite(freedom):
+            cost = 0.5 * (freedom + size) * np.log1p(squared[k] / freedom)
+        log_terms[k] = log_mass[k] - cost
+    top = log_terms.max()
+    total = top + np.log(np.exp(log_terms - top).sum())
+    share = np.exp(log_terms - total)
+    if np.isfinite(freedom):
+        share *= (freedom + size) / (freedom + squared)
+    active = np.flatnonzero(share > _NEGLIGIBLE * share.max())
+    if len(active) == 1:
+        scale = np.sqrt(share[active[0]])
+        return scale * whitened[active[0]], scale * factors[active[0]], total
+    gradient, hessian = np.zeros(size), np.zeros((size, size))
+    for k in active:
+        gradient += share[k] * (factors[k].T @ whitened[k])
+        hessian += share[k] * precisions[k]
+    lower = np.linalg.cholesky(hessian)
+    return np.linalg.solve(lower, gradient), np.ascontiguousarray(lower.T), total
 
 
 def _log_sum(values: np.ndarray) -> float:

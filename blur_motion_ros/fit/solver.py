@@ -86,6 +86,11 @@ class Normal:
     hessian: np.ndarray
     gradient: np.ndarray
 
+    def moved(self, step: np.ndarray) -> Normal:
+        """The same system `step` [n] further on, as far as it is linear."""
+        return Normal(self.prior_hessian, self.prior_gradient - self.prior_hessian @ step, self.hessian,
+                      self.gradient - self.hessian @ step)
+
     def total(self) -> tuple[np.ndarray, np.ndarray]:
         return self.prior_hessian + self.hessian.sum(0), self.prior_gradient + self.gradient.sum(0)
 
@@ -129,7 +134,7 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
         free, drawn = free.copy(), None
         free.reshape(-1)[held] = 0
     here = problem.evaluate(free, drawn)
-    normal, in_workspace = None, True
+    normal, behind, in_workspace = None, None, True
     spent = 0
     while spent < iterations:
         normal = normal or problem.normal(free, here)
@@ -139,6 +144,7 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
         in_workspace = there.cost < here.cost
         if in_workspace:
             small = here.cost - there.cost < tolerance * here.cost
+            behind = normal.moved(step.reshape(-1))
             free, here, normal, damping = free + step, there, None, max(damping / 4, 1e-4)
             if small:
                 break
@@ -148,7 +154,7 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
             break
     if not in_workspace:
         here = problem.evaluate(free)  # the buffers hold the rejected trial; draw the accepted motion again
-    return Solution(free, here, normal, spent)
+    return Solution(free, here, normal or behind, spent)
 
 
 @njit(cache=True)

@@ -57,6 +57,27 @@ class Hypothesis:
         return out
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """A measurement as the terms of several windows and starts need it. local [24, 3, 3]; covariance, information
+    [63, 63] over the free slots."""
+
+    measurement: PoseMeasurement
+    local: np.ndarray
+    covariance: np.ndarray
+    information: np.ndarray
+
+    @staticmethod
+    def of(measurement: PoseMeasurement) -> _Measured:
+        covariance = measurement.covariance[_MEASURED_BLOCK]
+        return _Measured(measurement, local_rotations(measurement.state), covariance, linear.inverse(covariance))
+
+    def term(self, layout: WindowLayout, start: Start, weight: float) -> PoseGaussian:
+        return PoseGaussian(start.reference, start.reference_transl, self.local, self.measurement.state.transl,
+                            weight * self.information, layout.values_at(self.measurement.time),
+                            covariance=self.covariance / weight if weight > 0 else None)
+
+
 class BlurFit:
     """Stateful fit of one tracked person. Feed it windows of observations in time order."""
 
@@ -66,6 +87,7 @@ class BlurFit:
         self._prior = pose_prior
         self._statistics = statistics or load_motion_statistics()
         self._buffers: dict[tuple[int, int], Workspace] = {}
+        self._measured: dict[int, _Measured] = {}  # of this window, by identity
         self.directions = DirectionTracker(settings, self._statistics)
         self.exposure: ExposureEstimator | None = None  # learns from good windows (`camera.exposure_mode=estimate`)
         self.set_body(body, betas)
@@ -101,6 +123,8 @@ class BlurFit:
     def update(self, observations: tuple[Observation, ...]) -> MotionEstimate | None:
         """Fit one window (oldest first). None if there is neither history nor a measurement to start from."""
         layout = WindowLayout.of(tuple(o.exposure for o in observations), self.settings.subframes, self.settings.degree)
+        measured = [o.measurement for o in observations if o.measurement is not None]
+        self._measured = {id(m): self._measured.get(id(m)) or _Measured.of(m) for m in measured}
         hypothesis, free = self._coarse(observations, layout)
         if hypothesis is None:
             return None
@@ -219,7 +243,8 @@ class BlurFit:
         """What an exposure tells besides its image: the initialiser's pose, and that poses are human."""
         terms: tuple[Term, ...] = ()
         if observation.measurement is not None:
-            terms += (_measured_term(observation.measurement, layout, start, self.settings.measurement_weight),)
+            measured = self._measured[id(observation.measurement)]
+            terms += (measured.term(layout, start, self.settings.measurement_weight),)
         if self._prior is not None and self.settings.pose_prior_weight > 0:
             basis = layout.values_at(observation.exposure.middle)
             terms += (RotationVectorPrior(start.reference, self._prior, basis, self.settings.pose_prior_weight),)
@@ -317,14 +342,6 @@ def make_target(observations: tuple[Observation, ...], size: int, settings: FitS
 def blur_rate(alpha: np.ndarray) -> float:
     """`evaluation.blur_rate` of rendered sub-frames alpha [N, S, S]; 0 where nothing is covered."""
     return float(np.nan_to_num(silhouettes.blur_rate(alpha)))
-
-
-def _measured_term(m: PoseMeasurement, layout: WindowLayout, start: Start, weight: float) -> PoseGaussian:
-    rotmats = local_rotations(m.state)
-    covariance = m.covariance[_MEASURED_BLOCK]
-    return PoseGaussian(start.reference, start.reference_transl, rotmats, m.state.transl,
-                        weight * linear.inverse(covariance), layout.values_at(m.time),
-                        covariance=covariance / weight if weight > 0 else None)
 
 
 def _resize(image: np.ndarray, size: int) -> np.ndarray:

@@ -8,6 +8,7 @@ Image points are pixels with pixel centres at integers, in the frame as captured
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,19 @@ import numpy as np
 from numba import njit
 
 from blur_motion_ros.body.joints import BLAZEPOSE33_MIRROR
+from blur_motion_ros.initialiser import tflite_graph
 from blur_motion_ros.initialiser.unmix import unmix
 from blur_motion_ros.types import Landmarks, Plate
 
 DETECTOR_SIZE = 224
 LANDMARK_SIZE = 256
+MASK_SIZE = 128  # of the person's mask: the network's own has twice that, for a fifth more of its time
 REGION_SCALE = 1.25  # side of the region of interest in body diameters (the graph's RectTransformation)
 _COUNT, _ALL = 33, 39  # public landmarks; with auxiliary ones (33: hip centre, 34: on the body's circle)
 _MIRROR = np.array(BLAZEPOSE33_MIRROR)
-_LANDMARK_OUTPUTS = {(_ALL * 5,), (_ALL * 3,), (1,), (64, 64, _ALL), (256, 256, 1)}
+_WHOLE_MASK = (256, 256, 1)
+_MASK = (MASK_SIZE, MASK_SIZE, 1)
+_LANDMARK_OUTPUTS = {(_ALL * 5,), (_ALL * 3,), (1,), (64, 64, _ALL)}
 _NAMED = {"full": "pose_landmark_full.tflite", "heavy": "pose_landmark_heavy.tflite"}
 _SETTINGS = "initialiser.person.landmarks or initialiser.hindsight_landmarks"
 _log = logging.getLogger(__name__)
@@ -89,10 +94,12 @@ class BlazePose:
     def __init__(self, detector: Path, landmarks: Path, threads: int = 1):
         self.landmark_file = landmarks
         self._detector = _Network(detector, threads)
-        self._landmarks = _Network(landmarks, threads)
-        if not _LANDMARK_OUTPUTS <= self._landmarks.outputs:
-            raise ValueError(f"{landmarks}: not a BlazePose landmark network (outputs "
-                             f"{sorted(self._landmarks.outputs)}); give one in {_SETTINGS}")
+        self._landmarks = _Network(landmarks, threads, tflite_graph.without)
+        self._with_mask = _Network(landmarks, threads, tflite_graph.at_half_size)
+        outputs = self._with_mask.outputs
+        if not _LANDMARK_OUTPUTS <= outputs or outputs.isdisjoint((_WHOLE_MASK, _MASK)):
+            raise ValueError(f"{landmarks}: not a BlazePose landmark network (outputs {sorted(outputs)}); give one in "
+                             f"{_SETTINGS}")
         self._anchors = anchors()
 
     @staticmethod
@@ -131,7 +138,7 @@ class BlazePose:
             view = crop.astype(np.float32) * (1 / 255)
         else:
             view = unmix(crop, _cut(plate.image, to_image), _cut(plate.sigma, to_image))
-        out = self._landmarks(view)
+        out = (self._with_mask if mask else self._landmarks)(view)
         raw = out[(_ALL * 5,)].reshape(_ALL, 5)
         points = refine(raw[:, :2] / LANDMARK_SIZE, out[(64, 64, _ALL)]) * LANDMARK_SIZE - 0.5
         points = points @ to_image[:, :2].T + to_image[:, 2]
@@ -140,8 +147,15 @@ class BlazePose:
         visibility = _sigmoid(raw[order, 3:5]).min(1)
         score = float(out[(1,)][0])
         person = Landmarks(points[order], _rotate_xy(world, region.angle), visibility, score,
-                           _sigmoid(out[(256, 256, 1)][..., 0]) if mask else None, to_image, _box(points[:_COUNT]))
+                           _mask(out) if mask else None, region.to_image(MASK_SIZE), _box(points[:_COUNT]))
         return person, Detection(points[33], points[34], score)
+
+
+def _mask(out: dict[tuple[int, ...], np.ndarray]) -> np.ndarray:
+    """[MASK_SIZE, MASK_SIZE] in [0, 1] of the network's outputs."""
+    if _MASK in out:
+        return _sigmoid(out[_MASK][..., 0])
+    return cv2.resize(_sigmoid(out[_WHOLE_MASK][..., 0]), _MASK[:2], interpolation=cv2.INTER_AREA)
 
 
 def landmark_file(wanted: str) -> Path:
@@ -168,13 +182,16 @@ def _cut(image: np.ndarray, to_image: np.ndarray) -> np.ndarray:
 
 
 class _Network:
-    """A TFLite file with one input; returns outputs by shape (without the batch axis)."""
+    """A TFLite file with one input; returns outputs by shape (without the batch axis). change: what is done to the
+    graph first, about the output of the whole mask."""
 
-    def __init__(self, path: Path, threads: int):
+    def __init__(self, path: Path, threads: int, change: Callable[[bytes, tuple[int, ...]], bytes] | None = None):
         from ai_edge_litert.interpreter import Interpreter
 
+        content = path.read_bytes()
         try:
-            self._interpreter: Any = Interpreter(str(path), num_threads=threads)
+            content = change(content, (1, *_WHOLE_MASK)) if change else content
+            self._interpreter: Any = Interpreter(model_content=content, num_threads=threads)
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{path}: not a TFLite file ({str(error).splitlines()[0]}); give a BlazePose network in "

@@ -7,6 +7,8 @@ is only a guess here (contrast against a typical opaque one): it feeds the pose 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numba import njit
 
@@ -35,6 +37,7 @@ def unmix(crop: np.ndarray, plate: np.ndarray, sigma: np.ndarray | None = None) 
     return _over_grey(linear, plate, cv2.GaussianBlur(ratio, (0, 0), 1.5), _encoding())
 
 
+@lru_cache(maxsize=1)
 def _encoding(steps: int = 4096) -> np.ndarray:
     """Table of sRGB values in [0, 1] for linear light in equal steps."""
     x = np.linspace(0, 1, steps + 1)

@@ -17,6 +17,7 @@ import numpy as np
 
 from blur_motion_ros.body import BodyModel
 from blur_motion_ros.camera.camera import Camera
+from blur_motion_ros.fit import linear
 from blur_motion_ros.initialiser.vibe_filter import PoseFilter
 from blur_motion_ros.initialiser.vibe_landmarks import Start, View, features_of, mirror_features, view_translation
 from blur_motion_ros.motion import rotations
@@ -253,8 +254,8 @@ def fuse(registered: PoseMeasurement, out: StreamOutput, body: BodyModel, trust:
     step = np.concatenate([out.pelvis - rest - registered.state.transl,
                            rotations.log(np.swapaxes(local, -1, -2) @ out.local).ravel()])
     weight = np.sqrt(np.r_[np.full(3, place_trust), np.full(72, trust)])
-    mine, theirs = np.linalg.inv(registered.covariance), np.linalg.inv(out.covariance) * weight[:, None] * weight
-    spread = np.linalg.inv(mine + theirs)
+    mine, theirs = linear.inverse(registered.covariance), linear.inverse(out.covariance) * weight[:, None] * weight
+    spread = linear.inverse(mine + theirs)
     step = spread @ (theirs @ step)
     state = body_state(local @ rotations.exp(step[3:].reshape(24, 3)), registered.state.betas,
                        registered.state.transl + step[:3])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from blur_motion_ros.initialiser.blazepose import LANDMARK_SIZE, BlazePose, Region
+from blur_motion_ros.initialiser.blazepose import MASK_SIZE, BlazePose, Region
 from blur_motion_ros.initialiser.sides import READINGS, TRUNK, swapped
 from blur_motion_ros.types import Landmarks, Plate
 
@@ -51,7 +51,7 @@ def looked_again(networks: Sequence[BlazePose], image: np.ndarray, plate: Plate 
 
     The landmarks are the first network's; which way the trunk faces, all networks are asked: one alone may take a
     person's front for the back in all its views."""
-    region = Region.of_cut(seen.mask_to_image, LANDMARK_SIZE)
+    region = Region.of_cut(seen.mask_to_image, MASK_SIZE)
     parts = [Region(region.centre, v.scale * region.side, region.angle + v.angle, v.mirrored) for v in views]
     answers = [[n.landmarks(image, part, plate, mask=False)[0] for part in parts] for n in networks]
     return agreed(answers[0], seen, sum(answers, []))
