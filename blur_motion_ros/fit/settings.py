@@ -71,6 +71,7 @@ class FitSettings:
     size: int = setting(64, "side of the finest fitting image", unit="px", low=16, high=256)
     coarse_size: int = setting(32, "side of the first pyramid level; equal to size: no pyramid", unit="px",
                                low=16, high=256)
+    coarse_subframes: int = setting(2, "most sub-frames per exposure there", low=1, high=64)
     iterations: int = setting(2, "Gauss-Newton steps per pyramid level on a warm start", low=1, high=50)
     cold_iterations: int = setting(10, "Gauss-Newton steps per pyramid level on a cold start", low=1, high=100)
     sigma_image: float = setting(0.06, "colour noise incl. what the body model cannot explain", unit="linear light",

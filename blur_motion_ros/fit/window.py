@@ -88,6 +88,7 @@ class BlurFit:
         self._statistics = statistics or load_motion_statistics()
         self._buffers: dict[tuple[int, int], Workspace] = {}
         self._measured: dict[int, _Measured] = {}  # of this window, by identity
+        self._targets: dict[tuple[int, bool], Target] = {}  # of this window
         self.directions = DirectionTracker(settings, self._statistics)
         self.exposure: ExposureEstimator | None = None  # learns from good windows (`camera.exposure_mode=estimate`)
         self.set_body(body, betas)
@@ -124,6 +125,7 @@ class BlurFit:
         """Fit one window (oldest first). None if there is neither history nor a measurement to start from."""
         layout = WindowLayout.of(tuple(o.exposure for o in observations), self.settings.subframes, self.settings.degree)
         measured = [o.measurement for o in observations if o.measurement is not None]
+        self._targets.clear()
         self._measured = {id(m): self._measured.get(id(m)) or _Measured.of(m) for m in measured}
         hypothesis, free = self._coarse(observations, layout)
         if hypothesis is None:
@@ -180,7 +182,9 @@ class BlurFit:
         evidence = tuple(self._evidence(o, layout, start) for o in observations)
         hypothesis = Hypothesis(start, self._priors(layout, start), evidence)
         size = min(self.settings.coarse_size, self.settings.size)
-        problem = self._problem(observations, layout, hypothesis, size, self._coloured)
+        drawn = min(self.settings.coarse_subframes, layout.subframes)
+        coarse = WindowLayout.of(layout.exposures, drawn, layout.degree)
+        problem = self._problem(observations, coarse, hypothesis, size, self._coloured)
         solution = self._solve(problem, start.free, hypothesis)
         every = self.settings.direction_every
         if every and len(layout.exposures) > 1 and self._seen % every == 0:
@@ -216,11 +220,18 @@ class BlurFit:
     def _problem(self, observations, layout, hypothesis: Hypothesis, size: int, with_colour: bool) -> solver.Problem:
         start = hypothesis.start
         layout = self._by_blur(layout, start, observations[-1])
-        target = make_target(observations, size, self.settings, with_colour)
+        target = self._target(observations, size, with_colour)
         workspace = self._buffer(len(layout.times), size)
         weight = self.settings.data_weight * (64 / size) ** 2
         return solver.Problem(self.body, layout, start.reference, start.reference_transl, target, self._colours,
                               hypothesis.priors, hypothesis.evidence, weight, self.settings.cutoff, workspace)
+
+    def _target(self, observations, size: int, with_colour: bool) -> Target:
+        """What this window should look like, made once for all its starts."""
+        key = (size, with_colour)
+        if key not in self._targets:
+            self._targets[key] = make_target(observations, size, self.settings, with_colour)
+        return self._targets[key]
 
     def _by_blur(self, layout: WindowLayout, start: Start, newest: Observation) -> WindowLayout:
         """The layout with a degree per joint by its expected blur at the finest level, where there is a warm start."""
