@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -41,23 +42,25 @@ OUTSIDE_SIGMA = 0.1  # alpha sigma beyond the crop that a frame was matted in: n
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A frame in a crop: image and background [S, S, 3] linear light (None: no plate)."""
+
+    crop: Crop
+    sampler: CropMap
+    image: np.ndarray
+    background: np.ndarray | None
+
+
+@dataclass(frozen=True)
 class Seen:
-    """A frame with what the cheap stages made of it."""
+    """A frame with what the stages before the fit made of it."""
 
     frame: Frame
     plate: Plate | None
     measurement: PoseMeasurement | None
     fresh: bool = False  # it continues nothing that came before
-    matted: tuple[Crop, Matte] | None = None  # made once, in the crop of the first window that saw the frame
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """A frame in the window's crop: image and background [S, S, 3] linear light (None: no plate)."""
-
-    sampler: CropMap
-    image: np.ndarray
-    background: np.ndarray | None
+    cut: Cut | None = None  # in the crop that it was matted in
+    matted: tuple[Crop, Matte] | None = None
 
 
 class Pipeline:
@@ -80,12 +83,13 @@ class Pipeline:
         if self.settings.camera.exposure_mode == "estimate":
             self.exposure = self._fit.exposure = ExposureEstimator(self.settings.camera)
         self._window: deque[Seen] = deque(maxlen=self.settings.fit.frames)
-        self._cuts: dict[int, _Cut] = {}  # of this window's frames, by identity
+        self._looks: deque[Seen] = deque(maxlen=self.settings.fit.frames)  # `_window`, as `matte` knows it ahead
         self._missed = 0
 
     def reset(self) -> None:
         """Forget the person and the motion; keep the background."""
         self.initialiser.reset()
+        self._looks.clear()
         self._forget_motion()
 
     def _forget_motion(self) -> None:
@@ -103,9 +107,9 @@ class Pipeline:
         return self.fit(self.see(frame))
 
     def see(self, frame: Frame, fresh: bool = False) -> Seen:
-        """First half: background and person.  fresh: the frame continues nothing that came before.
+        """Background and person.  fresh: the frame continues nothing that came before.
 
-        `see` and `fit` may run in two threads, each always in the same one, `see` one frame ahead.
+        `see` and `matte` may run in one thread and `fit` in another, one frame behind.
         """
         clock = _Stopwatch(self.timings)
         if self.exposure is not None:
@@ -118,14 +122,23 @@ class Pipeline:
         clock.lap("initialiser")
         self.background.update(frame, measurement.landmarks if measurement else None)
         clock.lap("background update")
-        return Seen(frame, plate, measurement, fresh)
+        seen = Seen(frame, plate, measurement, fresh)
+        if fresh or not self._continues(self._looks, frame.exposure):
+            self._looks.clear()
+        self._looks.append(seen)
+        return seen
+
+    def matte(self, seen: Seen) -> Seen:
+        """What `see` just returned, with the matte of a person who was found. May be left out: `fit` then does it."""
+        return self._with_matte(seen, self._looks)
 
     def fit(self, seen: Seen) -> MotionEstimate:
-        """Second half: matte and blur fit of what `see` returned, in the same order."""
-        if seen.fresh or not self._continues(seen.frame.exposure):
+        """The blur fit of what `see`, or `matte`, returned, in the same order."""
+        if seen.fresh or not self._continues(self._window, seen.frame.exposure):
             self._forget_motion()
         self._follow_shape(seen.measurement)
         self._window.append(seen)
+        self._window[-1] = self._with_matte(seen, self._window)
         return self._fit_window(_Stopwatch(self.timings))
 
     def mesh(self, estimate: MotionEstimate, at: float) -> np.ndarray:
@@ -149,11 +162,11 @@ class Pipeline:
         self._fit.directions.record = []
         return self._fit.directions.record
 
-    def _continues(self, exposure: Exposure) -> bool:
-        """Whether an exposure follows the last one closely enough to be of the same motion."""
-        if not self._window:
+    def _continues(self, before: Sequence[Seen], exposure: Exposure) -> bool:
+        """Whether an exposure follows the last of those before closely enough to be of the same motion."""
+        if not before:
             return True
-        last = self._window[-1].frame.exposure
+        last = before[-1].frame.exposure
         return last.close <= exposure.open + 1e-6 and exposure.open - last.close <= self.settings.camera.max_gap
 
     # -- one window ----------------------------------------------------------------------------------------------
@@ -168,12 +181,11 @@ class Pipeline:
         crop = self._crop()
         if crop is None:
             return lost(newest.frame.exposure)
-        self._cuts.clear()
-        for i in range(len(self._window)):  # the newest, and those from before the person was found
+        for i in range(len(self._window)):  # those of frames from before the person was found
             if self._window[i].matted is None:
                 self._window[i] = self._matted(self._window[i], crop)
         observations = tuple(self._observe(seen, crop) for seen in self._window)
-        clock.lap("matting")
+        clock.lap("crops")
         estimate = self._fit.update(observations)
         clock.lap("fit")
         if estimate is None:
@@ -181,29 +193,46 @@ class Pipeline:
         return replace(estimate, status=estimate.status | self._pipeline_status(self._window[-1]))
 
     def _crop(self) -> Crop | None:
-        """A square view around everything the body may touch in this window."""
-        newest = self._window[-1].frame
-        points = [_box_rays(s.frame.camera, s.measurement.landmarks.box) for s in self._window
-                  if s.measurement is not None and s.measurement.landmarks is not None]
-        ahead = self._fit.predicted_points(newest.exposure)
+        """A square view around everything the body may touch in this window: the newest frame's, if that is one."""
+        newest = self._window[-1]
+        ahead = self._fit.predicted_points(newest.frame.exposure)
         if ahead is not None:
-            points.append(ahead[:, :2] / ahead[:, 2:])
-        if not points:
-            return None
-        pixels = np.concatenate(points) @ newest.camera.K[:2, :2].T + newest.camera.K[:2, 2]
+            ahead = ahead[:, :2] / ahead[:, 2:]
+        if newest.cut is not None and (ahead is None or self._shows(newest.cut.crop, ahead)):
+            return newest.cut.crop
+        points = _boxes(self._window) + ([] if ahead is None else [ahead])
+        return self._around(newest.frame.camera, points) if points else None
+
+    def _around(self, camera: Camera, rays: list[np.ndarray]) -> Crop:
+        """A square view around x / z, y / z [n, 2]."""
+        pixels = np.concatenate(rays) @ camera.K[:2, :2].T + camera.K[:2, 2]
         low, high = pixels.min(0), pixels.max(0)
         side = float((high - low).max()) * (1 + 2 * self.settings.fit.margin)
-        return Crop.around(newest.camera, 0.5 * (low + high), max(side, 8.0), self.settings.fit.crop_size)
+        return Crop.around(camera, 0.5 * (low + high), max(side, 8.0), self.settings.fit.crop_size)
 
-    def _cut(self, seen: Seen, crop: Crop) -> _Cut:
-        """The frame in this window's crop, made once."""
-        cut = self._cuts.get(id(seen.frame))
-        if cut is None:
-            sampler = crop_map(seen.frame.camera, crop)
-            image = sampler.sample(seen.frame.image, self.settings.camera.response)
-            cut = _Cut(sampler, image, None if seen.plate is None else sampler.sample(seen.plate.image))
-            self._cuts[id(seen.frame)] = cut
-        return cut
+    def _shows(self, crop: Crop, rays: np.ndarray) -> bool:
+        """Whether joints at x / z, y / z [n, 2] lie inside a crop, with flesh around them."""
+        margin = self.settings.fit.margin
+        border = 0.5 * crop.size * margin / (1 + 2 * margin)
+        pixels = rays @ crop.K[:2, :2].T + crop.K[:2, 2]
+        return bool((pixels > border).all() and (pixels < crop.size - 1 - border).all())
+
+    def _with_matte(self, seen: Seen, window: Iterable[Seen]) -> Seen:
+        """The newest frame of a window with its matte, in a crop of where the person was seen in all of it."""
+        if seen.cut is not None or not _boxes([seen]):
+            return seen
+        clock = _Stopwatch(self.timings)
+        seen = self._matted(seen, self._around(seen.frame.camera, _boxes(window)))
+        clock.lap("matting")
+        return seen
+
+    def _cut(self, seen: Seen, crop: Crop) -> Cut:
+        """The frame in a crop."""
+        if seen.cut is not None and seen.cut.crop is crop:
+            return seen.cut
+        sampler = crop_map(seen.frame.camera, crop)
+        image = sampler.sample(seen.frame.image, self.settings.camera.response)
+        return Cut(crop, sampler, image, None if seen.plate is None else sampler.sample(seen.plate.image))
 
     def _observe(self, seen: Seen, crop: Crop) -> Observation:
         cut = self._cut(seen, crop)
@@ -216,6 +245,7 @@ class Pipeline:
     def _matted(self, seen: Seen, crop: Crop) -> Seen:
         """The frame with its matte, made in `crop`; without one where there is neither background nor mask."""
         cut = self._cut(seen, crop)
+        seen = replace(seen, cut=cut)
         mask = _person_mask(cut.sampler, seen.measurement)
         if seen.plate is None:
             return seen if mask is None else replace(seen, matted=(crop, masked(mask)))
@@ -291,9 +321,14 @@ def _known_behind(matte: Matte) -> float:
     return 1.0 if matte.behind is None or person == 0 else float((matte.alpha * matte.behind).sum()) / person
 
 
-def _box_rays(camera: Camera, box: np.ndarray) -> np.ndarray:
-    corners = np.array([[box[0], box[1]], [box[2], box[1]], [box[0], box[3]], [box[2], box[3]]])
-    return camera.undistort(corners)
+def _boxes(looks: Iterable[Seen]) -> list[np.ndarray]:
+    """Corners of the person's box in each frame in which there was one, x / z, y / z [4, 2]."""
+    out = []
+    for seen in looks:
+        if seen.measurement is not None and seen.measurement.landmarks is not None:
+            x0, y0, x1, y1 = seen.measurement.landmarks.box
+            out.append(seen.frame.camera.undistort(np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]])))
+    return out
 
 
 def _person_mask(sampler, measurement: PoseMeasurement | None) -> np.ndarray | None:

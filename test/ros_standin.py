@@ -43,6 +43,9 @@ class Standin:
         self.frames.append(frame)
         return frame
 
+    def matte(self, seen: Frame) -> Frame:
+        return seen
+
     def fit(self, frame: Frame) -> MotionEstimate:
         time.sleep(self.seconds)
         value = frame.image[0, 0, 0]

@@ -13,14 +13,16 @@ from blur_motion_ros.types import Frame, JointTrajectory, MotionEstimate
 class Engine(Protocol):
     """What the nodes need of the pipeline.  faces: [F, 3] of `mesh`.  timings: stage -> ms of the last frame.
 
-    `see` and `set_background` run in one thread, the others in another; `see` is one frame ahead.
-    fresh: the frame continues nothing that came before.
+    `see`, `matte` and `set_background` run in one thread, the others in another; `see` is one frame ahead.
+    fresh: the frame continues nothing that came before.  matte: a part of `fit` that may be done before.
     """
 
     faces: np.ndarray
     timings: dict[str, float]
 
     def see(self, frame: Frame, fresh: bool) -> Any: ...
+
+    def matte(self, seen: Any) -> Any: ...
 
     def fit(self, seen: Any) -> MotionEstimate: ...
 
@@ -67,6 +69,9 @@ class PipelineEngine:
 
     def see(self, frame: Frame, fresh: bool) -> Any:
         return self._pipeline.see(frame, fresh)
+
+    def matte(self, seen: Any) -> Any:
+        return self._pipeline.matte(seen)
 
     def fit(self, seen: Any) -> MotionEstimate:
         return self._pipeline.fit(seen)

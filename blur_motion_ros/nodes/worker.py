@@ -1,6 +1,7 @@
 """The threads that work: take the newest image, find the person, fit, hand the estimate on. Bad input never ends them.
 
-Two threads, so that two cores are used: while one fits frame n, the other looks for the person in the newest image.
+Two threads, so that two cores are used: while one fits frame n, the other looks for the person in the newest image. It
+also makes the matte, unless the first has nothing to do meanwhile.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Handover:
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._item: Any = None
+        self.awaited = False  # the second waits for it now
 
     def wait_free(self, timeout: float) -> bool:
         with self._condition:
@@ -55,7 +57,9 @@ class Handover:
     def take(self, timeout: float) -> Any:
         """The item, or None after `timeout` s."""
         with self._condition:
+            self.awaited = True
             self._condition.wait_for(lambda: self._item is not None, timeout)
+            self.awaited = False
             item, self._item = self._item, None
             self._condition.notify_all()
             return item
@@ -148,6 +152,8 @@ class FitWorker:
         start = time.perf_counter()
         try:
             seen = engine.see(taken.frame, fresh)
+            if not self._handover.awaited:
+                seen = engine.matte(seen)
         except Exception:
             self._fresh = fresh  # the next image is then the one that starts anew
             raise
