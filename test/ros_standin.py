@@ -36,6 +36,7 @@ class Standin:
         self.resets = 0
         self.backgrounds: list[np.ndarray] = []
         self.frames: list[Frame] = []
+        self.matted: list[Frame] = []
 
     def see(self, frame: Frame, fresh: bool) -> Frame:
         time.sleep(self.see_seconds)
@@ -44,6 +45,7 @@ class Standin:
         return frame
 
     def matte(self, seen: Frame) -> Frame:
+        self.matted.append(seen)
         return seen
 
     def fit(self, frame: Frame) -> MotionEstimate:

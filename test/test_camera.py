@@ -123,6 +123,32 @@ def test_crop_is_the_area_mean_of_linear_light(side, size):
     assert inner.std() < 0.13, f"aliasing: standard deviation {inner.std():.3f}"
 
 
+def share_of_boxes(low: float, width: float, count: int, size: int) -> np.ndarray:
+    """[count, size]: how much of each box, from `low` in steps of `width`, lies in each pixel; the first and last pixel
+    go on for ever."""
+    edges = np.r_[-1e9, np.arange(1, size), 1e9]
+    left = low + width * np.arange(count)[:, None]
+    return np.clip(np.minimum(left + width, edges[1:]) - np.maximum(left, edges[:-1]), 0, None) / width
+
+
+@pytest.mark.parametrize("centre, side, size", [((320.3, 240.8), 301.0, 128), ((40.0, 470.0), 500.0, 64),
+                                                ((600.0, 30.5), 129.0, 128), ((-300.0, 200.0), 200.0, 32)])
+def test_a_crop_is_the_exact_mean_over_its_pixels(centre, side, size):
+    """Against the plain matrix product, for codes, colours and one channel, inside and beyond the border."""
+    camera, rng = CAMERAS["pinhole"], np.random.default_rng(3)
+    crop = Crop.around(camera, np.array(centre), side, size)
+    codes = rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    scale = np.diag(camera.K)[:2] / np.diag(crop.K)[:2]
+    first = camera.K[:2, 2] + 0.5 - scale * (crop.K[:2, 2] + 0.5)  # edge of the first pixel; the image's is 0
+    across, down = (share_of_boxes(first[i], scale[i], size, n) for i, n in ((0, 640), (1, 480)))
+    linear = light.to_linear(codes).astype(np.float64)
+    expected = np.einsum("iy,yxc,jx->ijc", down, linear, across, optimize=True)
+    view = crop_map(camera, crop)
+    np.testing.assert_allclose(view.sample(codes), expected, atol=2e-6)
+    np.testing.assert_allclose(view.sample(linear.astype(np.float32)), expected, atol=2e-6)
+    np.testing.assert_allclose(view.sample(linear[..., 1].astype(np.float32)), expected[..., 1], atol=2e-6)
+
+
 def test_crop_keeps_a_plane_exact_and_marks_what_is_outside():
     camera = CAMERAS["pinhole"]
     y, x = np.mgrid[:480, :640]

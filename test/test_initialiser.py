@@ -17,7 +17,7 @@ from blur_motion_ros import assets, light
 from blur_motion_ros.body import load_body
 from blur_motion_ros.body.joints import BLAZEPOSE33, LSP14_FROM_SMPL24, SMPL24, lsp14
 from blur_motion_ros.camera.camera import Camera
-from blur_motion_ros.initialiser import blazepose, registration
+from blur_motion_ros.initialiser import blazepose, registration, tflite_graph
 from blur_motion_ros.initialiser.blazepose import BlazePose, Detection, Region
 from blur_motion_ros.initialiser.evidence import BONES, Evidence, evidence, line_of_sight
 from blur_motion_ros.initialiser.kinematics import UNKNOWNS, LandmarkBody
@@ -261,6 +261,37 @@ def test_landmarks_of_a_rendered_walker(networks, with_plate):
     assert world[12, 1] < -0.3 and world[0, 1] > 0.5  # neck above (negative y), ankle below
     pixels = frame.camera.project(middle)
     assert (seen.box[:2] < pixels.min(0)).all() and (pixels.max(0) < seen.box[2:]).all()
+
+
+@pytest.mark.parametrize("name", ["full", "heavy"])
+def test_smaller_graphs_find_the_same_landmarks_and_nearly_the_same_mask(name):
+    """Against the network's file as it is: nothing but the mask may change, and that by little more than its size."""
+    import cv2
+
+    pytest.importorskip("ai_edge_litert")
+    path = fetched(f"pose_landmark_{name}.tflite")
+    made, whole = BlazePose(fetched("pose_detection.tflite"), path), blazepose._Network(path, 1)
+    for index in (2, 9):
+        frame, _, truth = devset_frame("b08_walk", index)
+        low, high = (f(frame.camera.project(truth[4]), 0) for f in (np.min, np.max))
+        cut = Region(0.5 * (low + high), 1.5 * float((high - low).max()), 0.0).to_image(256)
+        picture = cv2.warpAffine(frame.image, cut, (256, 256), flags=cv2.WARP_INVERSE_MAP).astype(np.float32) / 255
+        expected, alone, masked = whole(picture), made._landmarks(picture), made._with_mask(picture)
+        assert set(expected) - set(alone) == {(256, 256, 1)} and (256, 256, 1) not in masked
+        for shape in alone:
+            np.testing.assert_array_equal(alone[shape], expected[shape])
+            np.testing.assert_array_equal(masked[shape], expected[shape])
+        large = 1 / (1 + np.exp(-np.clip(expected[256, 256, 1][..., 0], -50, 50)))
+        a, b = cv2.resize(large, (128, 128), interpolation=cv2.INTER_AREA) > 0.5, blazepose._mask(masked) > 0.5
+        assert a.sum() > 500 and (a & b).sum() / (a | b).sum() > 0.93
+
+
+def test_a_graph_that_is_none_or_another_is_left_as_it_is():
+    mask = (1, 256, 256, 1)
+    damaged = fetched("pose_landmark_full.tflite").read_bytes()[:5000]
+    other = fetched("pose_detection.tflite").read_bytes()
+    for content in (b"", b"not a graph", damaged, other):
+        assert tflite_graph.without(content, mask) == content == tflite_graph.at_half_size(content, mask)
 
 
 def test_mask_lies_on_the_person(networks):

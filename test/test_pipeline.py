@@ -57,6 +57,18 @@ def walk_fit(walk):
 
 
 @needs_devset
+def test_a_matte_made_ahead_is_the_one_that_the_fit_would_make(walk, walk_fit):
+    recording, frames = walk
+    pipeline = Pipeline()
+    pipeline.set_background(recording.plate)
+    seen = [pipeline.matte(pipeline.see(frame)) for frame in frames]
+    assert all(s.matted is not None for s in seen)
+    for ahead, alone in zip(map(pipeline.fit, seen), walk_fit[1], strict=True):
+        np.testing.assert_array_equal(ahead.coefficients, alone.coefficients)
+        np.testing.assert_array_equal(ahead.covariance, alone.covariance)
+
+
+@needs_devset
 def test_joints_and_speeds_of_a_walk(walk, walk_fit):
     truth = np.load(DEVSET / "b08_walk" / "gt.npz")
     pipeline, estimates = walk_fit

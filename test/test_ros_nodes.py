@@ -253,6 +253,22 @@ def test_the_person_is_looked_for_while_the_last_image_is_fitted(bench):
     assert stamps == sorted(stamps) and bench.engine.resets == 0
 
 
+@pytest.mark.parametrize("see, fit, share", [(0.06, 0.02, 0.0), (0.02, 0.06, 1.0)])
+def test_the_matte_is_made_by_who_has_time_for_it(bench, see, fit, share):
+    """A fit that waits for the next image makes its matte itself; one that is busy finds it made."""
+    bench.calibrate()
+    bench.send()
+    bench.engine.see_seconds, bench.engine.seconds = see, fit
+    bench.graph.spin_for(0.2)
+    frames, matted = len(bench.engine.frames), len(bench.engine.matted)
+    start = time.monotonic()
+    while time.monotonic() - start < 2.0:
+        bench.camera.image(step_s=0.01)
+        bench.graph.spin_for(0.01)
+    frames, matted = len(bench.engine.frames) - frames, len(bench.engine.matted) - matted
+    assert frames > 10 and abs(matted - share * frames) <= 0.25 * frames
+
+
 def test_reset_service(bench):
     bench.calibrate()
     bench.send()

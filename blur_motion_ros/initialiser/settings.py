@@ -55,7 +55,7 @@ class RegistrationSettings:
                              high=100)
     inflation: float = setting(1.5, "factor on the standard deviations that the noise model implies, for what it does "
                                "not know (measured: body differences, lasting errors of the network)", low=0.1, high=20)
-    iterations: int = setting(6, "largest number of steps from the pose of the frame before", low=1, high=100)
+    iterations: int = setting(4, "largest number of steps from the pose of the frame before", low=1, high=100)
     cold_iterations: int = setting(20, "largest number of steps without one", low=1, high=200)
     shape_frames: int = setting(30, "frames over which the body's shape is estimated before it is frozen", low=0,
                                 high=100000)
