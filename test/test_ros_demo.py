@@ -10,7 +10,7 @@ import pytest
 
 from blur_motion_ros import light
 from blur_motion_ros.camera.camera import Camera
-from blur_motion_ros.demo import check, command
+from blur_motion_ros.demo import check, command, results
 from blur_motion_ros.demo.live import Usage
 from blur_motion_ros.demo.results import Run
 from blur_motion_ros.demo.stream import Shutter, blurred, clean_plate
@@ -113,6 +113,14 @@ def test_the_sheet_shows_what_is_trusted_and_moves_as_a_whole():
 
     outlier, moving, lost = shown(40, 0, Status.OK), shown(3, 3, Status.OK), shown(9, 9, Status.POOR_FIT)
     assert command._most_telling([outlier, moving, lost, None, lost, shown(5, 5, Status.OCCLUDED)], rows=2) == [1, 4]
+
+
+def test_the_fastest_joint_is_that_of_a_frame_that_is_trusted():
+    run = Run(statuses={1: {"status": "OK", "blur_rate": "0.2"}})
+    lost = replace(person(), speeds=np.full((2, 24), 28.0), status=Status.POOR_FIT, time=6.93)
+    lines = results._body_lines(run, [person(), lost])
+    assert lines[0].startswith("Fastest joint: 6.0 m/s at 1.50 s (of the 1 frames that are trusted)")
+    assert "28.0 m/s at 6.93 s (no frame is trusted)" in results._body_lines(run, [lost])[0]
 
 
 def test_views_enlarge_without_moving_anything():

@@ -13,7 +13,7 @@ from blur_motion_ros.data.sequence import Sequence
 from blur_motion_ros.evaluation.overlay import Shown
 from blur_motion_ros.messages.stamps import nanoseconds
 from blur_motion_ros.messages.trajectory import read_trajectory
-from blur_motion_ros.types import Status
+from blur_motion_ros.types import DISTRUSTED, Status
 
 
 @dataclass
@@ -126,14 +126,16 @@ def _pace_text(pace: float) -> str:
 def _body_lines(run: Run, found: list[Shown]) -> list[str]:
     if not found:
         return ["No body was found in any image."]
-    fastest = max(found, key=lambda s: s.speeds.max())
+    trusted = [s for s in found if not s.status & DISTRUSTED]
+    fastest = max(trusted or found, key=lambda s: s.speeds.max())
+    among = f"of the {len(trusted)} frames that are trusted" if trusted else "no frame is trusted"
     flags: dict[str, int] = {}
     for values in run.statuses.values():
         for name in values["status"].split("|"):
             flags[name] = flags.get(name, 0) + 1
     rate = np.array([float(v["blur_rate"]) for v in run.statuses.values()])
     flag_text = ", ".join(f"{k} {n}" for k, n in sorted(flags.items()))
-    return [f"Fastest joint: {fastest.speeds.max():.1f} m/s at {fastest.time:.2f} s. Median blur rate "
+    return [f"Fastest joint: {fastest.speeds.max():.1f} m/s at {fastest.time:.2f} s ({among}). Median blur rate "
             f"{np.nanmedian(rate):.2f}.", "", f"Status flags: {flag_text}"]
 
 
