@@ -132,7 +132,9 @@ def _use(pipeline: Pipeline, estimate) -> None:
     """What is asked of an estimate afterwards."""
     from blur_motion_ros.trajectory import sample
 
-    sample(estimate, pipeline.skeleton, np.linspace(estimate.start, estimate.end, 7), pipeline.settings.trajectory)
+    times = np.linspace(estimate.start, estimate.end, 7)
+    trajectory = sample(estimate, pipeline.skeleton, times, pipeline.settings.trajectory)
+    rotations.to_quaternion(trajectory.rotations)
     pipeline.mesh(estimate, estimate.end)
 
 

@@ -17,6 +17,7 @@ import pytest
 from blur_motion_ros import assets, config, kernel_cache
 from blur_motion_ros.camera.camera import Camera
 from blur_motion_ros.messages.image import to_rgb
+from blur_motion_ros.motion.rotations import to_quaternion
 from blur_motion_ros.types import Exposure, Frame, Status
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,7 +61,10 @@ def answer(engine, frame: Frame, fresh: bool = False):
     """An estimate, and all that is published of it."""
     estimate = engine.fit(engine.see(frame, fresh))
     if Status.LOST not in estimate.status:
-        engine.mesh(estimate, engine.sample(estimate, np.linspace(estimate.start, estimate.end, 5)), -1)
+        trajectory = engine.sample(estimate, np.linspace(estimate.start, estimate.end, 5))
+        to_quaternion(trajectory.rotations)
+        to_quaternion(trajectory.rotations[-1])
+        engine.mesh(estimate, trajectory, -1)
         engine.colours()
     return estimate
 

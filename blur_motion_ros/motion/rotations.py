@@ -42,18 +42,10 @@ def log(r: np.ndarray) -> np.ndarray:
 
 def to_quaternion(r: np.ndarray) -> np.ndarray:
     """Matrix [..., 3, 3] -> unit quaternion [..., 4] (x, y, z, w), w >= 0 (Bar-Itzhack's largest-component form)."""
-    r = np.asarray(r, dtype=np.result_type(r, np.float32))
-    m = [[r[..., i, j] for j in range(3)] for i in range(3)]
-    k = np.stack([
-        np.stack([1 + m[0][0] - m[1][1] - m[2][2], m[0][1] + m[1][0], m[0][2] + m[2][0], m[2][1] - m[1][2]], -1),
-        np.stack([m[0][1] + m[1][0], 1 - m[0][0] + m[1][1] - m[2][2], m[1][2] + m[2][1], m[0][2] - m[2][0]], -1),
-        np.stack([m[0][2] + m[2][0], m[1][2] + m[2][1], 1 - m[0][0] - m[1][1] + m[2][2], m[1][0] - m[0][1]], -1),
-        np.stack([m[2][1] - m[1][2], m[0][2] - m[2][0], m[1][0] - m[0][1], 1 + m[0][0] + m[1][1] + m[2][2]], -1),
-    ], -2)
-    best = np.argmax(np.diagonal(k, axis1=-2, axis2=-1), -1)
-    q = np.take_along_axis(k, best[..., None, None], -2)[..., 0, :]
-    q = q / np.linalg.norm(q, axis=-1, keepdims=True)
-    return np.where(q[..., 3:] < 0, -q, q)
+    r = np.asarray(r)
+    out = np.empty(r.shape[:-2] + (4,), np.result_type(r, np.float32))
+    _quaternions_into(np.ascontiguousarray(r, out.dtype).reshape(-1, 3, 3), out.reshape(-1, 4))
+    return out
 
 
 def from_quaternion(q: np.ndarray) -> np.ndarray:
@@ -128,22 +120,37 @@ def exp_into(v, out):
         _combine(x, y, z, s, c, out[i])
 
 
+@njit(cache=True, inline="always")
+def _quaternion(m):
+    """x, y, z, w >= 0 of a matrix [3, 3], not of unit length, by the largest component (well conditioned)."""
+    trace = m[0, 0] + m[1, 1] + m[2, 2]
+    if trace >= m[0, 0] and trace >= m[1, 1] and trace >= m[2, 2]:
+        x, y, z, w = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], 1 + trace
+    elif m[0, 0] >= m[1, 1] and m[0, 0] >= m[2, 2]:
+        x, y, z, w = 1 + 2 * m[0, 0] - trace, m[0, 1] + m[1, 0], m[0, 2] + m[2, 0], m[2, 1] - m[1, 2]
+    elif m[1, 1] >= m[2, 2]:
+        x, y, z, w = m[0, 1] + m[1, 0], 1 + 2 * m[1, 1] - trace, m[1, 2] + m[2, 1], m[0, 2] - m[2, 0]
+    else:
+        x, y, z, w = m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], 1 + 2 * m[2, 2] - trace, m[1, 0] - m[0, 1]
+    if w < 0:
+        return -x, -y, -z, -w
+    return x, y, z, w
+
+
+@njit(cache=True)
+def _quaternions_into(r, out):
+    """`to_quaternion` of r [N, 3, 3] into out [N, 4]."""
+    for i in range(r.shape[0]):
+        x, y, z, w = _quaternion(r[i])
+        n = np.sqrt(x * x + y * y + z * z + w * w)
+        out[i, 0], out[i, 1], out[i, 2], out[i, 3] = x / n, y / n, z / n, w / n
+
+
 @njit(cache=True)
 def log_into(r, out):
-    """`log` of r [N, 3, 3] into out [N, 3], through the quaternion with the largest component (well conditioned)."""
+    """`log` of r [N, 3, 3] into out [N, 3]."""
     for i in range(r.shape[0]):
-        m = r[i]
-        trace = m[0, 0] + m[1, 1] + m[2, 2]
-        if trace >= m[0, 0] and trace >= m[1, 1] and trace >= m[2, 2]:
-            x, y, z, w = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], 1 + trace
-        elif m[0, 0] >= m[1, 1] and m[0, 0] >= m[2, 2]:
-            x, y, z, w = 1 + 2 * m[0, 0] - trace, m[0, 1] + m[1, 0], m[0, 2] + m[2, 0], m[2, 1] - m[1, 2]
-        elif m[1, 1] >= m[2, 2]:
-            x, y, z, w = m[0, 1] + m[1, 0], 1 + 2 * m[1, 1] - trace, m[1, 2] + m[2, 1], m[0, 2] - m[2, 0]
-        else:
-            x, y, z, w = m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], 1 + 2 * m[2, 2] - trace, m[1, 0] - m[0, 1]
-        if w < 0:
-            x, y, z, w = -x, -y, -z, -w
+        x, y, z, w = _quaternion(r[i])
         n = np.sqrt(x * x + y * y + z * z)
         scale = 2 / w if n < 1e-8 * w else 2 * np.arctan2(n, w) / n
         out[i, 0], out[i, 1], out[i, 2] = scale * x, scale * y, scale * z
