@@ -1,6 +1,7 @@
 """Cost of the pipeline, stage by stage: python benchmarks/stages.py SEQUENCE. Processor ms per frame, one thread.
 
-The nodes run the two halves, `see` and `fit`, in two threads: the longer one bounds the frame rate on two cores.
+The nodes run the two halves, `see` and `fit`, in two threads; the new frame's matte, here part of `fit`, is made by the
+one that has time for it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def costs(folder, rounds: int) -> dict[str, list[float]]:
     for owner, name, stage in ((pipeline.background, "plate", "see: plate of the frame"),
                                (pipeline.initialiser, "measure", "see: initialiser"),
                                (pipeline.background, "update", "see: background update"), (pipeline, "see", "see"),
+                               (pipeline, "_with_matte", "fit: cut and matte"),
                                (pipeline._fit, "update", "fit: blur fit"), (pipeline, "fit", "fit")):
         setattr(owner, name, _timed(getattr(owner, name), spent.setdefault(stage, [])))
     sampled = _timed(sample, spent.setdefault("trajectory, 7 instants", []))
