@@ -107,7 +107,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Solution:
-    """free [21, K, 3], the evaluation there, the linearisation there if it was made, iterations spent."""
+    """free [21, K, 3], the evaluation there, the linearisation there, or the last one moved there (None without a
+    step), iterations spent."""
 
     free: np.ndarray
     evaluation: Evaluation
