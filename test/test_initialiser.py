@@ -407,6 +407,22 @@ def test_a_lost_person_may_go_on_as_fast_as_one_who_is_seen():
     assert tracker.track(image).image[0, 0] == 100 + 2.9 * jump
 
 
+def test_a_lost_person_is_looked_for_in_their_usual_size():
+    """A crouching body's region shrinks, and is often wrong by the time that they are lost: how far they may have gone
+    since is told by the size that they had before."""
+    image = np.zeros((400, 800, 3), np.uint8)
+    networks = OnePersonAt((100, 200))
+    tracker = PersonTracker(networks)
+    for radius in (50,) * 15 + (40, 32, 26, 21):
+        networks.people = [Detection(np.array([100.0, 200]), np.array([100.0, 200 - radius]), 0.9)]
+        assert tracker.track(image) is not None
+    networks.people = []
+    assert tracker.track(image) is None and tracker.track(image) is None
+    place = 100 + 2.5 * PersonSettings().largest_jump * 45  # farther than a body of radius 21 may have gone
+    networks.people = OnePersonAt((place, 200)).people
+    assert tracker.track(image).image[0, 0] == place
+
+
 def test_largest_nearest_and_target():
     image = np.zeros((400, 800, 3), np.uint8)
     networks = OnePersonAt((100, 200), (600, 200))

@@ -14,6 +14,7 @@ from blur_motion_ros.types import UNKNOWN_BACKGROUND, Landmarks, Plate
 
 _TILE_OVERLAP = 0.5
 _LEAD = 0.5  # share of the last step by which the next region leads (a full step overshoots after a bad frame)
+_SIZE_FRAMES = 15  # over which somebody's usual size is taken
 _FARTHEST = 3.0  # body radii from their last place that a lost person is looked for
 _AT_TARGET = 1.0  # body radii between the target and the hips of the person meant
 _BLOBS = 96  # pixels per image side in which moved regions are looked for
@@ -35,6 +36,8 @@ class PersonTracker:
     def reset(self) -> None:
         """Forget whom we followed."""
         self._last: Detection | None = None
+        self._size = 0.0  # their usual radius: the last one before somebody is lost is often a wrong one
+        self._sized = 0  # how many frames that is the mean of
         self._velocity = np.zeros(2)
         self._tracked = False
         self._frames = 0  # of this track so far
@@ -71,6 +74,8 @@ class PersonTracker:
             mirrored, _ = self.networks.landmarks(image, replace(region, mirrored=True), plate, False)
             landmarks = consensus([landmarks, mirrored], landmarks)
         self._velocity = seen.hip - self._last.hip if self._tracked and self._last is not None else np.zeros(2)
+        self._sized = min(self._sized + 1, _SIZE_FRAMES) if self._tracked or self._waiting else 1
+        self._size += (seen.radius - self._size) / self._sized
         self._last, self._tracked, self._lost = seen, True, 0
         return landmarks
 
@@ -98,7 +103,7 @@ class PersonTracker:
         yield from found
         if self._waiting:
             if plate is not None:
-                yield from self._ranked(moved(image, plate, self._last.radius))[:2]
+                yield from self._ranked(moved(image, plate, self._size))[:2]
             yield self._last
 
     def _views(self, image: np.ndarray) -> list[tuple[int, int, int]]:
@@ -122,7 +127,7 @@ class PersonTracker:
         """Candidates in order of preference, without those who cannot be the person we wait for."""
         s = self.settings
         if self._waiting:
-            reach = min(s.largest_jump * (1 + self._lost), _FARTHEST) * self._last.radius
+            reach = min(s.largest_jump * (1 + self._lost), _FARTHEST) * max(self._size, self._last.radius)
             return [d for d in self._nearest(people, self._last.hip) if np.hypot(*(d.hip - self._last.hip)) < reach]
         if s.select == "target" and self._last is None:
             target = np.array([s.target_x, s.target_y])
