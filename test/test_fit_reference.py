@@ -242,20 +242,6 @@ def test_solver_takes_the_steps_of_plain_levenberg_marquardt(window, tries, tole
     assert np.array_equal(drawn, p.workspace.frames.alpha)  # the workspace holds the answer, not a rejected trial
 
 
-def test_the_linearisation_handed_out_is_the_solutions(window):
-    """It is that of the last step, moved: exact where the problem is linear, close where the solver has arrived."""
-    p = window.problem
-    here = p.normal(window.free, p.evaluate(window.free))
-    step = np.linalg.solve(*here.total())
-    there = here.moved(step)
-    assert np.abs(there.total()[1]).max() < 1e-8 * np.abs(here.total()[1]).max()
-    np.testing.assert_allclose(here.gradient - there.gradient, here.hessian @ step, atol=1e-9)
-    found = solver.solve(p, window.free, 12)
-    fresh = p.normal(found.free, p.evaluate(found.free))
-    sigmas = [np.sqrt(np.diag(np.linalg.inv(n.total()[0]))) for n in (found.normal, fresh)]
-    np.testing.assert_allclose(sigmas[0], sigmas[1], rtol=0.05)
-
-
 def test_known_drawing_is_not_drawn_again(window):
     p = window.problem
     bare = solver.Problem(p.body, p.layout, p.reference, p.reference_transl, p.target, p.colours, (), ((), ()), 0.02,

@@ -86,11 +86,6 @@ class Normal:
     hessian: np.ndarray
     gradient: np.ndarray
 
-    def moved(self, step: np.ndarray) -> Normal:
-        """The same system `step` [n] further on, as far as it is linear."""
-        return Normal(self.prior_hessian, self.prior_gradient - self.prior_hessian @ step, self.hessian,
-                      self.gradient - self.hessian @ step)
-
     def total(self) -> tuple[np.ndarray, np.ndarray]:
         return self.prior_hessian + self.hessian.sum(0), self.prior_gradient + self.gradient.sum(0)
 
@@ -107,8 +102,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Solution:
-    """free [21, K, 3], the evaluation there, the linearisation there, or the last one moved there (None without a
-    step), iterations spent."""
+    """free [21, K, 3], the evaluation there, the linearisation there if it was made, iterations spent."""
 
     free: np.ndarray
     evaluation: Evaluation
@@ -135,7 +129,7 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
         free, drawn = free.copy(), None
         free.reshape(-1)[held] = 0
     here = problem.evaluate(free, drawn)
-    normal, behind, in_workspace = None, None, True
+    normal, in_workspace = None, True
     spent = 0
     while spent < iterations:
         normal = normal or problem.normal(free, here)
@@ -145,7 +139,6 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
         in_workspace = there.cost < here.cost
         if in_workspace:
             small = here.cost - there.cost < tolerance * here.cost
-            behind = normal.moved(step.reshape(-1))
             free, here, normal, damping = free + step, there, None, max(damping / 4, 1e-4)
             if small:
                 break
@@ -155,7 +148,7 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
             break
     if not in_workspace:
         here = problem.evaluate(free)  # the buffers hold the rejected trial; draw the accepted motion again
-    return Solution(free, here, normal or behind, spent)
+    return Solution(free, here, normal, spent)
 
 
 @njit(cache=True)
