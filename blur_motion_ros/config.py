@@ -30,7 +30,6 @@ class Settings:
     camera: CameraSettings = field(default_factory=CameraSettings)
     background: BackgroundSettings = field(default_factory=BackgroundSettings)
     matting: MattingSettings = field(default_factory=MattingSettings)
-    body: BodySettings = field(default_factory=BodySettings)
     initialiser: InitialiserSettings = field(default_factory=InitialiserSettings)
     fit: FitSettings = field(default_factory=FitSettings)
     trajectory: TrajectorySettings = field(default_factory=TrajectorySettings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,7 @@ from blur_motion_ros.fit.prior_files import load_pose_prior
 from blur_motion_ros.fit.settings import FitSettings
 from blur_motion_ros.fit.window import BlurFit
 from blur_motion_ros.initialiser.base import Initialiser, make_initialiser
-from blur_motion_ros.matting import Matter, make_matter
+from blur_motion_ros.matting import Matters
 from blur_motion_ros.matting.masked import completed, masked
 from blur_motion_ros.types import (
     UNKNOWN_BACKGROUND,
@@ -67,11 +68,11 @@ class Pipeline:
     """One camera, one person. `process` is called with every frame in time order, from one thread."""
 
     def __init__(self, settings: Settings | None = None, body: BodyModel | None = None,
-                 initialiser: Initialiser | None = None, matter: Matter | None = None):
+                 initialiser: Initialiser | None = None, matters: Matters | None = None):
         self.settings = settings or Settings()
         self.body = body or load_body(self.settings.body.path or None, lod="fit")
         self.initialiser = initialiser or make_initialiser(self.settings.initialiser, self.body)
-        self.matter = matter or make_matter(self.settings.matting)
+        self.matters = matters or Matters(self.settings.matting)
         self.background = BackgroundModel(self.settings.background, self.settings.camera.response)
         self.timings: dict[str, float] = {}
         self._betas = np.zeros(10)
@@ -132,14 +133,14 @@ class Pipeline:
         """What `see` just returned, with the matte of a person who was found. May be left out: `fit` then does it."""
         return self._with_matte(seen, self._looks)
 
-    def fit(self, seen: Seen) -> MotionEstimate:
-        """The blur fit of what `see`, or `matte`, returned, in the same order."""
+    def fit(self, seen: Seen, until: float = math.inf) -> MotionEstimate:
+        """The blur fit of what `see`, or `matte`, returned, in the same order.  until: `BlurFit.update`'s."""
         if seen.fresh or not self._continues(self._window, seen.frame.exposure):
             self._forget_motion()
         self._follow_shape(seen.measurement)
         self._window.append(seen)
         self._window[-1] = self._with_matte(seen, self._window)
-        return self._fit_window(_Stopwatch(self.timings))
+        return self._fit_window(_Stopwatch(self.timings), until)
 
     def mesh(self, estimate: MotionEstimate, at: float) -> np.ndarray:
         """Vertices [V, 3] of the fitted body at time `at` (camera frame, m); triangles are `body.faces`."""
@@ -171,7 +172,7 @@ class Pipeline:
 
     # -- one window ----------------------------------------------------------------------------------------------
 
-    def _fit_window(self, clock: _Stopwatch) -> MotionEstimate:
+    def _fit_window(self, clock: _Stopwatch, until: float) -> MotionEstimate:
         newest = self._window[-1]
         self._missed = 0 if newest.measurement is not None else self._missed + 1
         if self._missed > self.settings.fit.patience:
@@ -186,7 +187,7 @@ class Pipeline:
                 self._window[i] = self._matted(self._window[i], crop)
         observations = tuple(self._observe(seen, crop) for seen in self._window)
         clock.lap("crops")
-        estimate = self._fit.update(observations)
+        estimate = self._fit.update(observations, until)
         clock.lap("fit")
         if estimate is None:
             return lost(newest.frame.exposure)
@@ -250,7 +251,8 @@ class Pipeline:
         if seen.plate is None:
             return seen if mask is None else replace(seen, matted=(crop, masked(mask)))
         noise = cut.sampler.sample(seen.plate.sigma)
-        matte = self.matter.matte(cut.image, cut.background, noise, mask)
+        matter = self.matters.of(seen.frame.exposure.duration)
+        matte = matter.matte(cut.image, cut.background, noise, mask)
         unknown = noise > UNKNOWN_BACKGROUND
         matte = completed(matte, unknown) if mask is not None else completed(matte, unknown, UNKNOWN_ALPHA)
         return replace(seen, matted=(crop, matte))

@@ -28,7 +28,7 @@ from blur_motion_ros.pipeline import Pipeline
 from blur_motion_ros.types import Exposure, Frame, Landmarks, PoseMeasurement
 
 _CAMERA = Camera(320, 240, np.array([[260.0, 0, 160], [0, 260.0, 120], [0, 0, 1]]))
-_PERIOD, _OPEN = 1 / 15, 0.06  # s
+_PERIOD, _OPEN = 1 / 15, (0.06, 0.03)  # s; long and short exposures are matted by different means
 _BARE, _SEEN = 2, 12  # frames without and with a clean plate
 _GONE = (4, 6)  # among the latter: nobody is measured; they come back elsewhere, so that the fit begins anew
 _RESET = 9  # among the latter: everything is forgotten before
@@ -40,7 +40,7 @@ def warm_up(pipeline: Pipeline) -> None:
     The stages' states are those of a second pipeline; networks, matter and body are the ones of `pipeline` itself.
     """
     person = _MadeUpPerson(pipeline.initialiser)
-    twin = Pipeline(pipeline.settings, pipeline.body, person, pipeline.matter)
+    twin = Pipeline(pipeline.settings, pipeline.body, person, pipeline.matters)
     person.look_for(_noise(0))
     for frame in person.frames(_BARE + _SEEN):
         if frame.index == _BARE:
@@ -85,7 +85,7 @@ class _MadeUpPerson:
             if self._landmarks is not None:
                 _draw(image, self._landmarks.image)
             image.flags.writeable = False
-            yield Frame(image, Exposure(i * _PERIOD, i * _PERIOD + _OPEN), _CAMERA, i)
+            yield Frame(image, Exposure(i * _PERIOD, i * _PERIOD + _OPEN[i % 2]), _CAMERA, i)
 
     def look_for(self, image: np.ndarray) -> None:
         """Run the detector, as at the first frame."""

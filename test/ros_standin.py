@@ -37,6 +37,7 @@ class Standin:
         self.backgrounds: list[np.ndarray] = []
         self.frames: list[Frame] = []
         self.matted: list[Frame] = []
+        self.hurry: list[float] = []  # s from the start of each fit until it should take no step that it need not
 
     def see(self, frame: Frame, fresh: bool) -> Frame:
         time.sleep(self.see_seconds)
@@ -48,7 +49,8 @@ class Standin:
         self.matted.append(seen)
         return seen
 
-    def fit(self, frame: Frame) -> MotionEstimate:
+    def fit(self, frame: Frame, until: float) -> MotionEstimate:
+        self.hurry.append(until - time.perf_counter())
         time.sleep(self.seconds)
         value = frame.image[0, 0, 0]
         if value == 255:

@@ -249,6 +249,25 @@ def test_a_still_person_stays_still(scene):
     assert estimate.status & Status.LOW_BLUR
 
 
+@pytest.mark.parametrize("threshold, steps", [(0.05, 2), (0.029, 5)])
+def test_steps_of_a_window(scene, monkeypatch, threshold, steps):
+    """More where exposures are long; the first window has nothing to go on from, so it is never cut short."""
+    asked = []
+    solve = solver.solve
+    monkeypatch.setattr(solver, "solve", lambda problem, free, iterations, **options:
+                        asked.append((iterations, options["until"])) or solve(problem, free, iterations, **options))
+    still = np.zeros((21, 3, 3))
+    observations = scene.observations(still, tuple(scene.measurement(still, e.middle, 0.1) for e in EXPOSURES))
+    fit = BlurFit(FitSettings(inflation=0.0, long_exposure=threshold), scene.body, np.zeros(10))
+    fit.update(observations, until=0.0)
+    assert {a for a in asked} == {(10, np.inf)}
+    asked.clear()
+    later = tuple(replace(o, exposure=Exposure(o.exposure.open + 1 / 30, o.exposure.close + 1 / 30),
+                          measurement=replace(o.measurement, time=o.measurement.time + 1 / 30)) for o in observations)
+    fit.update(later, until=0.0)
+    assert {a for a in asked} == {(steps, 0.0)}
+
+
 def test_blur_rate_counts_what_the_silhouettes_do_not_share():
     alpha = np.zeros((2, 10, 10), np.float32)
     alpha[0, :, 0:4] = 1

@@ -1,5 +1,6 @@
 """The fit's compiled code against slow, plain NumPy that says the same thing without a single shortcut."""
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -240,6 +241,15 @@ def test_solver_takes_the_steps_of_plain_levenberg_marquardt(window, tries, tole
     drawn = p.workspace.frames.alpha.copy()
     p.evaluate(found.free)
     assert np.array_equal(drawn, p.workspace.frames.alpha)  # the workspace holds the answer, not a rejected trial
+
+
+def test_a_solver_that_is_late_takes_one_step(window):
+    """The same first step, and no other; in time, all of them."""
+    one = solver.solve(window.problem, window.free, 1, tolerance=0.0)
+    late = solver.solve(window.problem, window.free, 6, tolerance=0.0, until=time.perf_counter() - 1.0)
+    early = solver.solve(window.problem, window.free, 6, tolerance=0.0, until=time.perf_counter() + 60.0)
+    assert late.iterations == 1 and np.array_equal(late.free, one.free)
+    assert early.iterations == 6 and early.evaluation.cost < late.evaluation.cost < window.at.cost
 
 
 def test_known_drawing_is_not_drawn_again(window):

@@ -5,7 +5,8 @@ import pytest
 from synthetic import something_before_a_plate
 
 from blur_motion_ros.light import to_codes
-from blur_motion_ros.matting import MattingSettings, runners
+from blur_motion_ros.matting import Matters, MattingSettings, runners
+from blur_motion_ros.matting.difference import DifferenceMatter
 from blur_motion_ros.matting.network import NetworkMatter
 
 onnx = pytest.importorskip("onnx")
@@ -239,6 +240,29 @@ def test_missing_onnxruntime_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ValueError, match="pip install onnxruntime"):
         runners.OnnxRunner(_difference(tmp_path / "m.onnx"))
+
+
+def test_long_exposures_are_matted_by_the_network(tmp_path):
+    """With `auto`, from the exposure of the setting on; the network is loaded once, and by nobody who needs none."""
+    path = _difference(tmp_path / "m.onnx")
+    matters = Matters(MattingSettings(model=str(path), network_from=0.04))
+    assert isinstance(matters.of(0.039), DifferenceMatter)
+    assert isinstance(matters.of(0.04), NetworkMatter) and matters.of(0.1) is matters.of(0.04)
+    (tmp_path / "m.onnx").unlink()
+    assert isinstance(Matters(MattingSettings(model=str(path))).of(0.01), DifferenceMatter)
+    with pytest.raises(ValueError, match="matting.model"):
+        Matters(MattingSettings(model=str(path))).of(0.1)
+    for method, kind in (("difference", DifferenceMatter), ("network", NetworkMatter)):
+        assert isinstance(Matters(MattingSettings(method=method)).of(0.1), kind)
+
+
+def test_long_exposures_are_matted_by_difference_where_nothing_runs_the_network(monkeypatch):
+    import sys
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    matters = Matters()
+    with pytest.warns(UserWarning, match="pip install onnxruntime"):
+        matter = matters.of(0.1)
+    assert isinstance(matter, DifferenceMatter) and matters.of(0.1) is matter
 
 
 # --------------------------------------------------------------------------------------------- TorchScript

@@ -142,7 +142,7 @@ def test_without_a_plate_silhouettes_are_the_mask_and_colours_say_nothing(walk):
     recording, frames = walk
     pipeline, seen = Pipeline(), []
     update = pipeline._fit.update
-    pipeline._fit.update = lambda observations: (seen.append(observations), update(observations))[1]
+    pipeline._fit.update = lambda observations, until: (seen.append(observations), update(observations, until))[1]
     for frame in frames[:2]:
         pipeline.process(frame)
     alpha = read_alpha(1)

@@ -269,6 +269,22 @@ def test_the_matte_is_made_by_who_has_time_for_it(bench, see, fit, share):
     assert frames > 10 and abs(matted - share * frames) <= 0.25 * frames
 
 
+@pytest.mark.parametrize("share", [0.5, 0.0])
+def test_a_fit_is_told_when_to_hurry(share):
+    """Half of the 40 ms between images after it begins; never, where the setting is 0."""
+    bench = Bench({"ros.hurry_after": share})
+    try:
+        bench.calibrate()
+        for _ in range(25):
+            bench.camera.image(step_s=0.04)
+            bench.graph.spin_for(0.04)
+        told = np.array(bench.engine.hurry[10:])
+    finally:
+        bench.graph.close()
+    assert len(told) > 5
+    assert np.isinf(told).all() if share == 0 else abs(np.median(told) - 0.02) < 0.005
+
+
 def test_reset_service(bench):
     bench.calibrate()
     bench.send()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def stream(images: list[np.ndarray], **layout) -> Iterator[Frame]:
 
 def answer(engine, frame: Frame, fresh: bool = False):
     """An estimate, and all that is published of it."""
-    estimate = engine.fit(engine.see(frame, fresh))
+    estimate = engine.fit(engine.see(frame, fresh), math.inf)
     if Status.LOST not in estimate.status:
         trajectory = engine.sample(estimate, np.linspace(estimate.start, estimate.end, 5))
         to_quaternion(trajectory.rotations)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -118,11 +120,12 @@ def widen(free: np.ndarray) -> np.ndarray:
 
 
 def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 0.01, tolerance: float = 1e-3,
-          drawn: Evaluation | None = None) -> Solution:
+          drawn: Evaluation | None = None, until: float = math.inf) -> Solution:
     """Minimise from `free`; tries at most `iterations` steps, stops when the cost falls by less than `tolerance`.
 
-    drawn: an evaluation at `free` whose rendering is still in the problem's workspace, if there is one. Coefficients
-    that the layout does not solve for are set to zero first.
+    until: `time.perf_counter()` s after which no step but the first is begun.  drawn: an evaluation at `free` whose
+    rendering is still in the problem's workspace, if there is one. Coefficients that the layout does not solve for are
+    set to zero first.
     """
     held, solved = problem.layout.held, problem.layout.solved
     if free.reshape(-1)[held].any():
@@ -131,7 +134,7 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
     here = problem.evaluate(free, drawn)
     normal, in_workspace = None, True
     spent = 0
-    while spent < iterations:
+    while spent < iterations and not (spent and time.perf_counter() > until):
         normal = normal or problem.normal(free, here)
         spent += 1
         step = _step(*normal.total(), damping, solved).reshape(free.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import cv2
@@ -106,6 +107,7 @@ class BlurFit:
         self._coloured = False
         self._surface: Surface | None = None
         self._seen = 0
+        self._until = math.inf
         self.directions.reset()
 
     @property
@@ -121,8 +123,13 @@ class BlurFit:
 
         return joints_at(self._last, self.body, np.array([exposure.open, exposure.close])).reshape(-1, 3)
 
-    def update(self, observations: tuple[Observation, ...]) -> MotionEstimate | None:
-        """Fit one window (oldest first). None if there is neither history nor a measurement to start from."""
+    def update(self, observations: tuple[Observation, ...], until: float = math.inf) -> MotionEstimate | None:
+        """Fit one window (oldest first). None if there is neither history nor a measurement to start from.
+
+        until: `time.perf_counter()` s after which each level takes one step only. A window without history takes all
+        of its steps: those after it would start from what it leaves.
+        """
+        self._until = until if self._carry is not None else math.inf
         layout = WindowLayout.of(tuple(o.exposure for o in observations), self.settings.subframes, self.settings.degree)
         measured = [o.measurement for o in observations if o.measurement is not None]
         self._targets.clear()
@@ -188,7 +195,7 @@ class BlurFit:
         solution = self._solve(problem, start.free, hypothesis)
         every = self.settings.direction_every
         if every and len(layout.exposures) > 1 and self._seen % every == 0:
-            solution = escape(problem, solution, self._steps(hypothesis))
+            solution = escape(problem, solution, self._steps(problem.layout, hypothesis))
         charge = self.settings.limb_cost * start.anew.sum() if start.carried else self.settings.restart_cost
         return solution.evaluation.cost + charge, hypothesis, solution.free
 
@@ -199,7 +206,7 @@ class BlurFit:
 
             surface = self._free_surface() if self._coloured and problem.target.size == self.settings.size else None
             return solve_window(problem, free, self.settings, hypothesis.start.carried, surface)
-        return solver.solve(problem, free, self._steps(hypothesis), drawn=drawn)
+        return solver.solve(problem, free, self._steps(problem.layout, hypothesis), drawn=drawn, until=self._until)
 
     def _free_surface(self) -> Surface | None:
         """The colours that are solved with the motion (finest level, once there are any), if that is wanted."""
@@ -209,10 +216,11 @@ class BlurFit:
             self._surface = start_surface(self.body, self.settings.first_order, self._colours)
         return self._surface
 
-    def _steps(self, hypothesis: Hypothesis) -> int:
+    def _steps(self, layout: WindowLayout, hypothesis: Hypothesis) -> int:
         s = self.settings
         if hypothesis.start.carried:
-            return s.iterations
+            long = layout.exposures[-1].duration >= s.long_exposure
+            return max(s.iterations, s.long_iterations) if long else s.iterations
         return s.cold_iterations if self._carry is None else (s.cold_iterations + 1) // 2  # colours are known by then
 
     # -- what to minimise ----------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -22,8 +24,29 @@ class Matter(Protocol):
         ...
 
 
+class Matters:
+    """A matter for every exposure. given: one for all of them."""
+
+    def __init__(self, settings: MattingSettings | None = None, given: Matter | None = None):
+        self.settings = settings or MattingSettings()
+        self._by_method: dict[str, Matter] = {}
+        self._given = given
+        if given is None and self.settings.method != "auto":
+            self._given = make_matter(self.settings)
+
+    def of(self, exposure: float) -> Matter:
+        """The matter for exposures of so many s. A network that is first needed now is loaded now."""
+        if self._given is not None:
+            return self._given
+        method = "network" if exposure >= self.settings.network_from else "difference"
+        if method not in self._by_method:
+            self._by_method[method] = _available(replace(self.settings, method=method))
+        return self._by_method[method]
+
+
 def make_matter(settings: MattingSettings | None = None) -> Matter:
-    """The matter that `settings.method` names; loads a network only when asked for one."""
+    """The matter that `settings.method` names (auto: the difference, which serves every exposure; `Matters` tells long
+    ones apart); loads a network only when asked for one."""
     settings = settings or MattingSettings()
     if settings.method == "network":
         from blur_motion_ros.matting.network import NetworkMatter
@@ -36,3 +59,14 @@ def make_matter(settings: MattingSettings | None = None) -> Matter:
     from blur_motion_ros.matting.difference import DifferenceMatter
 
     return DifferenceMatter(settings)
+
+
+def _available(settings: MattingSettings) -> Matter:
+    """What `auto` has chosen; the difference where the package's own network cannot run because nothing runs it."""
+    try:
+        return make_matter(settings)
+    except ValueError as error:
+        if settings.model:
+            raise
+        warnings.warn(f"long exposures are matted by background difference: {error}", stacklevel=2)
+        return make_matter(replace(settings, method="difference"))

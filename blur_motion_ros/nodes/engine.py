@@ -24,7 +24,7 @@ class Engine(Protocol):
 
     def matte(self, seen: Any) -> Any: ...
 
-    def fit(self, seen: Any) -> MotionEstimate: ...
+    def fit(self, seen: Any, until: float) -> MotionEstimate: ...
 
     def sample(self, estimate: MotionEstimate, times: np.ndarray) -> JointTrajectory: ...
 
@@ -73,8 +73,8 @@ class PipelineEngine:
     def matte(self, seen: Any) -> Any:
         return self._pipeline.matte(seen)
 
-    def fit(self, seen: Any) -> MotionEstimate:
-        return self._pipeline.fit(seen)
+    def fit(self, seen: Any, until: float) -> MotionEstimate:
+        return self._pipeline.fit(seen, until)
 
     def sample(self, estimate: MotionEstimate, times: np.ndarray) -> JointTrajectory:
         from blur_motion_ros.trajectory import sample

@@ -36,7 +36,8 @@ class FitNode(BaseNode):
         self.intake = Intake(self.settings, self.problem, self._exposure_told)
         self.output = EstimatePublisher(self, self.settings)
         make = make_engine or engine.PipelineEngine
-        self.worker = FitWorker(lambda: self._prepared(make), self.intake, self.output.publish, self.problem)
+        self.worker = FitWorker(lambda: self._prepared(make), self.intake, self.output.publish, self.problem,
+                                self.settings.ros.hurry_after)
         self._subscribe()
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._capture = PlateCapture(self, self.settings, self._use_plate, lambda: self.worker.error)

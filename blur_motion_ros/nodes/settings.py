@@ -35,4 +35,7 @@ class RosSettings:
                                  high=60.0, dynamic=True)
     camera_info_timeout: float = setting(2.0, "images without a CameraInfo for this long are reported", unit="s",
                                          low=0.1, high=60.0)
+    hurry_after: float = setting(0.6, "a fit that has taken this share of the time between images takes only the steps "
+                                 "that it must: a rougher estimate instead of a dropped image (0: never hurry)",
+                                 low=0.0, high=10.0)
     warm_up: bool = setting(True, "compile and load everything before the first image")

@@ -6,6 +6,7 @@ also makes the matte, unless the first has nothing to do meanwhile.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import traceback
@@ -69,13 +70,15 @@ class FitWorker:
     """Runs an engine on the newest image.
 
     make_engine: called in the worker's thread, as loading takes seconds.  deliver(engine, result): gets every estimate.
-    watch(image): sees every good image.  error: why there is no engine, or ''.
+    watch(image): sees every good image.  hurry_after: share of the time between images after which a fit takes only the
+    steps that it must (0: never).  error: why there is no engine, or ''.
     """
 
     def __init__(self, make_engine: Callable[[], Engine], intake: Intake, deliver: Callable[[Engine, Result], None],
-                 problem: Callable[[str, str], None]) -> None:
+                 problem: Callable[[str, str], None], hurry_after: float = 0.0) -> None:
         self._make_engine, self._intake, self._deliver, self._problem = make_engine, intake, deliver, problem
         self.mailbox: FrameBuffer[tuple[Any, float]] = FrameBuffer()
+        self._hurry_after = hurry_after
         self.watch: Callable[[np.ndarray], None] = lambda image: None
         self.input_rate, self.output_rate = Rate(), Rate()
         self.see_ms, self.fit_ms = Window(), Window()
@@ -162,13 +165,18 @@ class FitWorker:
 
     def _fit(self, engine: Engine, seen: Any, taken: Arrived, arrived: float) -> None:
         start = time.perf_counter()
-        estimate = engine.fit(seen)
+        estimate = engine.fit(seen, start + self._patience())
         self.fit_ms.add(1e3 * (time.perf_counter() - start))
         self.timings = engine.timings.copy()
         self.values = dict(getattr(engine, "values", {}))
         frame = getattr(seen, "frame", taken.frame)  # its exposure may be an estimate
         self._deliver(engine, Result(frame, estimate, taken.clock, arrived))
         self.output_rate.tick()
+
+    def _patience(self) -> float:
+        """How long a fit may take all the steps it likes, s."""
+        rate = self.input_rate.value()
+        return self._hurry_after / rate if self._hurry_after > 0 and rate > 0 else math.inf
 
     def _run_requests(self, engine: Engine) -> None:
         with self._lock:
