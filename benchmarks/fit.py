@@ -59,9 +59,9 @@ def cost(folder, live, change: str, rounds: int) -> tuple[float, float]:
     cpu, wall = [], []
     update = pipeline._fit.update
 
-    def timed(observations):
+    def timed(observations, until):
         begin, tick = time.process_time(), time.perf_counter()
-        result = update(observations)
+        result = update(observations, until)
         cpu.append(time.process_time() - begin)
         wall.append(time.perf_counter() - tick)
         return result
