@@ -251,9 +251,9 @@ class Pipeline:
         if seen.plate is None:
             return seen if mask is None else replace(seen, matted=(crop, masked(mask)))
         noise = cut.sampler.sample(seen.plate.sigma)
-        matter = self.matters.of(seen.frame.exposure.duration)
-        matte = matter.matte(cut.image, cut.background, noise, mask)
         unknown = noise > UNKNOWN_BACKGROUND
+        matter = self.matters.of(seen.frame.exposure.duration, whole=not unknown.any())
+        matte = matter.matte(cut.image, cut.background, noise, mask)
         matte = completed(matte, unknown) if mask is not None else completed(matte, unknown, UNKNOWN_ALPHA)
         return replace(seen, matted=(crop, matte))
 

@@ -248,6 +248,7 @@ def test_long_exposures_are_matted_by_the_network(tmp_path):
     matters = Matters(MattingSettings(model=str(path), network_from=0.04))
     assert isinstance(matters.of(0.039), DifferenceMatter)
     assert isinstance(matters.of(0.04), NetworkMatter) and matters.of(0.1) is matters.of(0.04)
+    assert isinstance(matters.of(0.1, whole=False), DifferenceMatter), "the network knows nothing of plates with holes"
     (tmp_path / "m.onnx").unlink()
     assert isinstance(Matters(MattingSettings(model=str(path))).of(0.01), DifferenceMatter)
     with pytest.raises(ValueError, match="matting.model"):

@@ -34,11 +34,14 @@ class Matters:
         if given is None and self.settings.method != "auto":
             self._given = make_matter(self.settings)
 
-    def of(self, exposure: float) -> Matter:
-        """The matter for exposures of so many s. A network that is first needed now is loaded now."""
+    def of(self, exposure: float, whole: bool = True) -> Matter:
+        """The matter for exposures of so many s. A network that is first needed now is loaded now.
+
+        whole: the background is known everywhere. The network has no notion of a plate with holes.
+        """
         if self._given is not None:
             return self._given
-        method = "network" if exposure >= self.settings.network_from else "difference"
+        method = "network" if whole and exposure >= self.settings.network_from else "difference"
         if method not in self._by_method:
             self._by_method[method] = _available(replace(self.settings, method=method))
         return self._by_method[method]
