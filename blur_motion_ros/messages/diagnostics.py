@@ -51,6 +51,11 @@ class Window:
         with self._lock:
             self._values.append(value)
 
+    def mean(self) -> float:
+        """NaN without numbers."""
+        with self._lock:
+            return sum(self._values) / len(self._values) if self._values else float("nan")
+
     def percentiles(self, *q: float) -> list[float]:
         with self._lock:
             values = list(self._values)

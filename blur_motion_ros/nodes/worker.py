@@ -81,7 +81,7 @@ class FitWorker:
         self._hurry_after = hurry_after
         self.watch: Callable[[np.ndarray], None] = lambda image: None
         self.input_rate, self.output_rate = Rate(), Rate()
-        self.see_ms, self.fit_ms = Window(), Window()
+        self.see_ms, self.fit_ms, self.late = Window(), Window(), Window()
         self.timings: dict[str, float] = {}
         self.values: dict[str, float] = {}
         self.error = ""
@@ -165,7 +165,9 @@ class FitWorker:
 
     def _fit(self, engine: Engine, seen: Any, taken: Arrived, arrived: float) -> None:
         start = time.perf_counter()
-        estimate = engine.fit(seen, start + self._patience())
+        until = start + self._patience()
+        estimate = engine.fit(seen, until)
+        self.late.add(float(time.perf_counter() > until))
         self.fit_ms.add(1e3 * (time.perf_counter() - start))
         self.timings = engine.timings.copy()
         self.values = dict(getattr(engine, "values", {}))
