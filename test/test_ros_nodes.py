@@ -275,7 +275,7 @@ def test_a_fit_is_told_when_to_hurry(share):
     bench = Bench({"ros.hurry_after": share})
     try:
         bench.calibrate()
-        bench.engine.seconds = 0.03
+        bench.engine.seconds = 0.07
         for _ in range(40):
             bench.camera.image(step_s=0.04)
             bench.graph.spin_for(0.04)
