@@ -127,7 +127,6 @@ def write_texture(folder: str | Path, recording: Recording, estimates: list[Moti
     from blur_motion_ros.fit import texture_files
     from blur_motion_ros.fit.texture import OUTSIDE, SEEN
     from blur_motion_ros.light import to_codes
-    from blur_motion_ros.matting import make_matter
 
     settings = pipeline.settings
     body = texture_files.TexturedBody.of(
@@ -139,8 +138,8 @@ def write_texture(folder: str | Path, recording: Recording, estimates: list[Moti
             return "texture: not solved, because the background is not known; give --background"
         plate = to_codes(learned.image, recording.response)
     try:
-        texture, middle = texture_files.texture_of(recording, estimates, body, plate, make_matter(settings.matting),
-                                                    settings.fit)
+        matter = pipeline.matters.of(0.0, whole=False)  # the one that serves every exposure; loaded already
+        texture, middle = texture_files.texture_of(recording, estimates, body, plate, matter, settings.fit)
     except ValueError as error:
         return f"{error}; not solved"
     exposure = recording.exposures[middle]

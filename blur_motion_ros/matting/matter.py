@@ -25,26 +25,25 @@ class Matter(Protocol):
 
 
 class Matters:
-    """A matter for every exposure. given: one for all of them."""
+    """The matter of every exposure. One that is named by the settings is loaded at once, so that a bad file is told."""
 
-    def __init__(self, settings: MattingSettings | None = None, given: Matter | None = None):
+    def __init__(self, settings: MattingSettings | None = None):
         self.settings = settings or MattingSettings()
-        self._by_method: dict[str, Matter] = {}
-        self._given = given
-        if given is None and self.settings.method != "auto":
-            self._given = make_matter(self.settings)
+        self._loaded: dict[str, Matter] = {}
+        if self.settings.method != "auto":
+            self._loaded[self.settings.method] = make_matter(self.settings)
 
     def of(self, exposure: float, whole: bool = True) -> Matter:
         """The matter for exposures of so many s. A network that is first needed now is loaded now.
 
         whole: the background is known everywhere. The network has no notion of a plate with holes.
         """
-        if self._given is not None:
-            return self._given
-        method = "network" if whole and exposure >= self.settings.network_from else "difference"
-        if method not in self._by_method:
-            self._by_method[method] = _available(replace(self.settings, method=method))
-        return self._by_method[method]
+        method = self.settings.method
+        if method == "auto":
+            method = "network" if whole and exposure >= self.settings.network_from else "difference"
+        if method not in self._loaded:
+            self._loaded[method] = _available(replace(self.settings, method=method))
+        return self._loaded[method]
 
 
 def make_matter(settings: MattingSettings | None = None) -> Matter:
