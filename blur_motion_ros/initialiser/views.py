@@ -31,7 +31,7 @@ class View:
     mirrored: bool
 
 
-# Eight are as good as eighteen; five are not enough (docs/initialiser.md).
+# Eight are as good as eighteen; five are not enough (docs/experiments/initialiser.md).
 VIEWS = tuple(View(scale, angle, mirrored) for mirrored in (False, True)
               for scale, angle in ((0.85, 0.0), (1.2, 0.0), (1.0, -0.2), (1.0, 0.2)))
 
