@@ -3,8 +3,8 @@
 One Markdown table per part, with the devices' names. The window is made here (the free body, a smooth motion, noise as
 background); a row is one choice of sub-frames N, image side, faces and exposures. `lm` and `adam` are ms per *step*, so
 that the columns can be compared; a window takes about 4 lm steps or 50 adam steps (a cold start 20 or 120;
-docs/first_order.md). Medians; CPU: processor time of one thread; CUDA: wall time, GPU work waited for. Without a GPU its
-columns stay empty.
+docs/first_order.md). Medians; CPU: processor time of one thread; CUDA: wall time, GPU work waited for. Without a GPU
+its columns stay empty.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ A single exposure hardly tells how fast, and not at all in which direction of ti
 what the camera does not see. The prior says what motion a body in this pose most likely makes. The fit's motion prior
 is centred there instead of at rest. A window of one exposure also begins there (rest is a saddle that it would never
 leave), as far as the pose is sure enough, and takes the odds of each limb's direction from there. A window of several
-begins at its measurements joined up: to correct those first was tried and changes nothing (docs/experiments/learning.md).
+begins at its measurements joined up: to correct those first was tried and changes nothing
+(docs/experiments/learning.md).
 """
 
 from __future__ import annotations

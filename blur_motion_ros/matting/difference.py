@@ -106,7 +106,7 @@ def _priors(inside: np.ndarray, depth: np.ndarray, away: np.ndarray, blurred: np
             reach: float) -> tuple[np.ndarray, np.ndarray]:
     """Probability that the person contributes to a pixel, and that it is opaque there if so ([H, W] each).
 
-    Functions of the distance to the mask's outline, as measured in docs/experiments/matting.md. inside [H, W] uint8; depth, away
+    Functions of the distance to the mask's outline (docs/experiments/matting.md). inside [H, W] uint8; depth, away
     [H, W]: distance to the outline from inside, from outside, in square roots of the mask's area.
     """
     person = 0.6 * np.exp(-away / 0.04) + 0.1 * np.exp(-away / reach)
