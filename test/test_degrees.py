@@ -15,6 +15,8 @@ from blur_motion_ros.fit.layout import FREE_JOINTS, WindowLayout
 from blur_motion_ros.fit.prior_files import load_motion_statistics
 from blur_motion_ros.fit.settings import FirstOrderSettings, FitSettings
 from blur_motion_ros.fit.window import BlurFit
+from blur_motion_ros.motion import polynomials
+from blur_motion_ros.types import Exposure
 
 ELBOW = 1 + int(np.flatnonzero(FREE_JOINTS == 18)[0])
 KNEE = 1 + int(np.flatnonzero(FREE_JOINTS == 5)[0])
@@ -86,6 +88,19 @@ def test_a_joint_of_degree_one_has_no_curvature_and_the_rest_is_the_clamped_solv
     assert np.allclose(found.free, free, atol=1e-4), np.abs(found.free - free).max()
     other = solver.solve(full, start(), 6, tolerance=0.0).free
     assert np.abs(other[ELBOW, 2]).max() > 1e-3 and np.abs(other - found.free).max() > 1e-3
+
+
+@pytest.mark.parametrize("duration", [0.1, 0.15, 0.2, 0.25])
+def test_a_third_order_is_expected_to_be_as_small_as_a_swinging_limb_s(duration):
+    """A 2.5 Hz swing, seen at all phases, against what the prior expects beside the quadratic term."""
+    times, phases = np.linspace(0, duration, 41), np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    swing = np.sin(2 * np.pi * 2.5 * times[:, None, None] + phases[:, None])  # [T, phase, 1]
+    _, _, bend, third = np.sqrt((polynomials.fit(swing, times, 0, duration, 3) ** 2).mean((0, 2)))
+    exposures = Exposure(0.0, 0.4 * duration), Exposure(0.6 * duration, duration)
+    prior = MotionPrior.of(load_motion_statistics(), WindowLayout.of(exposures, 4, 3), 1.0, False)
+    expected = prior.scale[1:, 3] / prior.scale[1:, 2]
+    assert (expected > 0.5 * third / bend).all()
+    assert (expected < 2 * third / bend).all()
 
 
 def test_all_orders_active_changes_nothing(scene):

@@ -21,6 +21,7 @@ from blur_motion_ros.motion import rotations
 
 ANYWHERE = 3.0  # m, rad: a pose nobody measured may be this far from where the fit began
 FASTEST = 100.0  # m/s, rad/s: likewise a velocity that nothing is known of
+NEXT_ORDER = 0.25  # scale of a coefficient of order 3 or more over that of the order before (docs/fit.md, "Degree")
 STATE = 2 * 3 * FREE_COUNT  # pose and velocity of every free slot
 
 
@@ -50,7 +51,7 @@ class MotionPrior:
         new = ~np.broadcast_to(carried, FREE_COUNT)
         scale[new, 1], freedom[new, 1] = slope[FREE_ROWS][new], slope_nu[FREE_ROWS][new]
         for order in range(2, layout.degree + 1):
-            scale[:, order], freedom[:, order] = bend[FREE_ROWS], bend_nu[FREE_ROWS]
+            scale[:, order], freedom[:, order] = bend[FREE_ROWS] * NEXT_ORDER ** (order - 2), bend_nu[FREE_ROWS]
         scale[0] = scale[0].mean(-1, keepdims=True)  # mocap gives the pelvis' own axes
         scale[:, 1:] *= widening
         return MotionPrior(scale, freedom)
