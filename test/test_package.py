@@ -23,6 +23,23 @@ def test_parameter_documentation_is_up_to_date():
         "run: python -m blur_motion_ros.config"
 
 
+def test_links_of_the_documents_lead_somewhere():
+    """Files, and headings of Markdown files (as GitHub numbers them: lower case, no punctuation, dashes for blanks)."""
+    lost = []
+    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")):
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            path, _, heading = link.partition("#")
+            target = page.parent / path if path else page
+            if "://" not in link and not (target.exists() and (not heading or heading in _headings(target))):
+                lost.append(f"{page.relative_to(ROOT)}: {link}")
+    assert not lost
+
+
+def _headings(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-") for title in titles}
+
+
 def test_every_setting_has_a_meaning_and_a_default_in_range():
     from blur_motion_ros.settings import check
 
