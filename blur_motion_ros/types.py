@@ -28,7 +28,7 @@ class Status(IntFlag):
     DIRECTION_UNDECIDED = 2  # time direction inside the exposure is ambiguous (isolated frame)
     OCCLUDED = 4  # a large part of the body is out of view or covered
     COLD_START = 8  # no history yet: shape, colour and velocity are still settling
-    POOR_FIT = 16  # image or silhouette not explained, a limb far from its measurement, or measurements that contradict
+    POOR_FIT = 16  # not explained, a limb far from its measurement or too fast, or measurements that contradict
     NO_BACKGROUND = 32  # no clean plate, or none where the person is: fitted to landmarks and the network's mask
     PREDICTED = 64  # no measurement in this exposure, extrapolated
     LOST = 128  # no person: the values are NaN

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from moving import PERIOD, MovingBody
 
-from blur_motion_ros.fit.doubt import doubt, doubted, silhouette_overlap
+from blur_motion_ros.fit.doubt import doubt, doubted, limb_speeds, silhouette_overlap
 from blur_motion_ros.fit.dynamics import carry
 from blur_motion_ros.fit.gaussian_terms import PoseGaussian
 from blur_motion_ros.fit.image_terms import Target
@@ -17,7 +17,7 @@ from blur_motion_ros.fit.starts import Start, limbs_anew
 from blur_motion_ros.fit.window import BlurFit
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.trajectory import joints_at, sample
-from blur_motion_ros.types import Exposure
+from blur_motion_ros.types import Exposure, Status
 
 SHOULDER, WRIST, JUMP = 17, 21, 8  # right arm; frame from which it is elsewhere
 LEFT_ARM, RIGHT_ARM = 2, 3  # in layout.LIMBS
@@ -95,12 +95,12 @@ def test_only_the_limb_that_is_measured_elsewhere_is_doubted():
     root = np.random.default_rng(1).normal(size=(189, 300))
     covariance = root @ root.T
     surprises = np.array([3.0, 0.1, 0.2, 1.6, 0.3, 0.4])  # the trunk's surprise and the usual ones count for nothing
-    out = doubted(covariance, 0.9, surprises) / covariance
+    out = doubted(covariance, 0.9, surprises, np.zeros(6)) / covariance
     limb = np.repeat(LIMB_OF_SLOT == RIGHT_ARM, 9)
     np.testing.assert_allclose(out[np.ix_(limb, limb)], 4.0)
     np.testing.assert_allclose(out[np.ix_(limb, ~limb)], 2.0)
     np.testing.assert_allclose(out[np.ix_(~limb, ~limb)], 1.0)
-    np.testing.assert_allclose(doubted(covariance, 0.0, surprises) / covariance / out, doubt(0.0))
+    np.testing.assert_allclose(doubted(covariance, 0.0, surprises, np.zeros(6)) / covariance / out, doubt(0.0))
 
 
 def test_distance_of_a_limb_counts_that_limb_only():
@@ -164,3 +164,31 @@ def test_only_the_limb_starts_where_it_was_measured():
     assert np.array_equal(mixed.free[slots], measured.free[slots])
     assert np.array_equal(np.delete(mixed.free, slots, 0), np.delete(going_on.free, slots, 0))
     assert np.array_equal(mixed.reference_transl, going_on.reference_transl)
+
+
+def test_a_limb_that_is_hardly_credibly_fast_is_doubted():
+    """A wrist that swings 0.7 m from its pelvis at 20 rad/s does 14 m/s, whatever the whole body does meanwhile."""
+    times = np.linspace(0, 0.05, 11)
+    joints = np.zeros((11, 24, 3)) + (3.0 * times)[:, None, None]
+    joints[:, WRIST] += 0.7 * np.stack([np.cos(20 * times), np.sin(20 * times), 0 * times], 1)
+    speeds = limb_speeds(joints, times)
+    np.testing.assert_allclose(speeds, np.where(np.arange(6) == RIGHT_ARM, 14.0, 0.0), atol=0.02)
+    assert not limb_speeds(joints[:1], times[:1]).any()
+    covariance = np.eye(189)
+    out = np.diag(doubted(covariance, 1.0, np.zeros(6), speeds))
+    np.testing.assert_allclose(out, np.where(np.repeat(LIMB_OF_SLOT == RIGHT_ARM, 9), 4.0, 1.0), rtol=0.01)
+
+
+@pytest.mark.parametrize(("limit", "poor"), [(2.0, True), (6.0, False)])
+def test_a_fit_with_a_limb_beyond_the_set_speed_is_poor(limit, poor):
+    """An arm that turns at 6 rad/s has its wrist at 3 m/s, half a metre from the shoulder."""
+    def swinging(t):
+        turn = np.zeros((24, 3))
+        turn[SHOULDER, 2] = 6.0 * t
+        return turn, np.array([DRIFT * t, 0.0, 0.0])
+
+    body = MovingBody(swinging)
+    fit = BlurFit(replace(FitSettings(), poor_speed=limit), body.body, np.zeros(10))
+    seen = [body.observation(i) for i in range(6)]
+    estimates = [fit.update(tuple(seen[max(i - 1, 0):i + 1])) for i in range(6)]
+    assert [bool(e.status & Status.POOR_FIT) for e in estimates[2:]] == [poor] * 4

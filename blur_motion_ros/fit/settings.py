@@ -123,6 +123,8 @@ class FitSettings:
                               unit="sigma", low=0.1, high=100.0)
     poor_overlap: float = setting(0.65, "overlap (intersection over union) of fitted and matted silhouette below which "
                                   "the fit is called poor", low=0.0, high=1.0)
+    poor_speed: float = setting(12.0, "speed of a hand, foot or the head against the pelvis above which the fit is "
+                                "called poor: such limbs are mostly lost ones", unit="m/s", low=1.0, high=100.0)
     texture_size: int = setting(256, "side of the texture written by `fit --texture`", unit="texels", low=16, high=4096)
     texture_frames: int = setting(24, "exposures at most that the texture is solved from", low=1, high=1000)
     texture_smoothness: float = setting(0.1, "weight of differences between neighbouring texels", low=0.0, high=1e3)

@@ -12,7 +12,7 @@ from blur_motion_ros.evaluation import blur_rate as silhouettes
 from blur_motion_ros.fit import colour, linear, solver
 from blur_motion_ros.fit.degrees import degrees, expected_travel
 from blur_motion_ros.fit.direction_search import DirectionTracker, escape, image_costs
-from blur_motion_ros.fit.doubt import doubted, silhouette_overlap
+from blur_motion_ros.fit.doubt import doubted, limb_speeds, silhouette_overlap
 from blur_motion_ros.fit.dynamics import Carry, MotionPrior, carry, process_noise
 from blur_motion_ros.fit.exposure_estimate import ExposureEstimator
 from blur_motion_ros.fit.gaussian_terms import MEASURED, PoseGaussian, RotationVectorPrior, Term
@@ -310,8 +310,10 @@ class BlurFit:
         """Whether the fit is a poor one, and its covariance as far as it is to be believed."""
         overlap = silhouette_overlap(problem.target, solution.evaluation.predicted)
         apart = hypothesis.surprises(solution.free).max(0)
-        covariance = doubted(covariance, overlap, apart)
-        poor = overlap < self.settings.poor_overlap or apart[1:].max() > _APART
+        speeds = limb_speeds(solution.evaluation.posed.joints, problem.layout.times)
+        covariance = doubted(covariance, overlap, apart, speeds)
+        settings = self.settings
+        poor = overlap < settings.poor_overlap or apart[1:].max() > _APART or speeds[1:].max() > settings.poor_speed
         measured = [o.measurement for o in observations if o.measurement is not None]
         if agreeing(measured) < len(measured):
             return True, _CONTRADICTED**2 * covariance
