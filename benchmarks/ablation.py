@@ -26,7 +26,6 @@ from blur_motion_ros.evaluation import metrics
 from blur_motion_ros.evaluation.ground_truth import evaluated_folders, read_ground_truth
 from blur_motion_ros.evaluation.image_motion import image_motion
 from blur_motion_ros.fit_command import sample_exposure
-from blur_motion_ros.offline import HINDSIGHT
 
 TERMS = ("fit.data_weight=0", "fit.sigma_image=1", "fit.sigma_alpha=1", "fit.stillness=false", "fit.motion_widening=1",
          "fit.motion_widening=10", "fit.measurement_weight=0", "fit.measurement_weight=1", "fit.measurement_weight=4",
@@ -54,7 +53,7 @@ def changes(settings: config.Settings, hindsight: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+", metavar="DATA")
-    parser.add_argument("--hindsight", type=int, default=HINDSIGHT)
+    parser.add_argument("--hindsight", type=int, default=config.HINDSIGHT)
     parser.add_argument("--changes", nargs="+", metavar="'NAME=VALUE ...'", help="instead of the whole list; '': none")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep the initialiser's measurements here")
     config.add_arguments(parser)

@@ -32,7 +32,6 @@ from blur_motion_ros.evaluation.benchmark import BLUR_EDGES
 from blur_motion_ros.evaluation.ground_truth import evaluated_folders, read_ground_truth
 from blur_motion_ros.evaluation.image_motion import image_motion, ratio
 from blur_motion_ros.fit_command import sample_exposure
-from blur_motion_ros.offline import HINDSIGHT
 
 SHARP, BLURRED = 1, 4  # sub-frames per exposure that are compared; more are only listed
 
@@ -67,7 +66,7 @@ def main() -> None:
     threads.limit()
     rows = []
     for folder in evaluated_folders(args.data):
-        for hindsight in (0, HINDSIGHT):
+        for hindsight in (0, config.HINDSIGHT):
             settings = config.from_arguments(args, offline=hindsight > 0)
             measured = measurements(folder, settings, hindsight, args.cache)
             for size in args.sizes:

@@ -32,7 +32,7 @@ from blur_motion_ros.demo.stream import Shutter, clean_plate, demo_sequence, slo
 from blur_motion_ros.evaluation.image_motion import image_motion, ratio
 from blur_motion_ros.fit_command import sample_exposure
 from blur_motion_ros.learning.eval_command import joints_of
-from blur_motion_ros.offline import HINDSIGHT, measure_recording
+from blur_motion_ros.offline import measure_recording
 from blur_motion_ros.types import Exposure
 
 STRETCHES = {"jumping jacks": (0.0, 2.8), "turning, swinging arms": (2.8, 5.3), "landing, running off": (6.3, 7.4)}  # s
@@ -74,7 +74,7 @@ def main() -> None:
         for count in args.frames:
             folder = demo_sequence(work / f"blurred_{count}", 0.0, replace(Shutter(), frames=count))
             for name, settings, hindsight in (("live", live, 0), ("live, N = 1", sharp, 0),
-                                              ("offline", offline, HINDSIGHT)):
+                                              ("offline", offline, config.HINDSIGHT)):
                 measured = measurements(folder, settings, hindsight, work / "cache")
                 found = compared(folder, settings, measured, hindsight, truth, rate)
                 for stretch, span in STRETCHES.items():

@@ -19,11 +19,10 @@ from blur_motion_ros import config, threads
 from blur_motion_ros.evaluation.calibration import LEVELS, Normalised, coverage, normalised
 from blur_motion_ros.evaluation.ground_truth import evaluated_folders, read_ground_truth
 from blur_motion_ros.evaluation.reliability import GROUPS, QUANTITIES, stated, true_values
-from blur_motion_ros.offline import HINDSIGHT
 from blur_motion_ros.types import Status
 
 SHOWN = np.array([0.5, 0.68, 0.9, 0.95])
-MODES = {"live": 0, "hindsight": HINDSIGHT}
+MODES = {"live": 0, "hindsight": config.HINDSIGHT}
 AXES = {"plane": 2, "depth": 1}  # dimensions
 _MEDIAN = {1: 0.4549, 2: 1.3863}  # of chi-squared with so many degrees of freedom
 

@@ -36,7 +36,9 @@ class Settings:
     ros: RosSettings = field(default_factory=RosSettings)
 
 
-# Defaults of a fit that may look ahead, where they differ: nobody waits for it (docs/fit.md, "Hindsight").
+# A fit that may look ahead (docs/fit.md, "Hindsight"): how many exposures, where a third one changes nothing, and the
+# defaults that differ, as nobody waits for it.
+HINDSIGHT = 2
 OFFLINE: dict[str, Any] = {"fit.size": 96, "fit.coarse_size": 24, "fit.iterations": 8,
                            "initialiser.person.landmarks": "best"}
 

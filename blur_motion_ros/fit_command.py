@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exposure", metavar="S", help="open-shutter time of a video, s (or a JSON list of intervals)")
     parser.add_argument("--no-gt", action="store_true", help="do not open gt.npz even for the exposure times")
     parser.add_argument("--samples", type=int, default=9, help="instants per exposure in the output (default 9)")
-    parser.add_argument("--hindsight", type=int, default=2, metavar="N",
-                        help="later exposures that may correct an exposure's motion (default 2); 0: what the live "
-                        "node would have published")
+    parser.add_argument("--hindsight", type=int, default=config.HINDSIGHT, metavar="N",
+                        help="later exposures that may correct an exposure's motion (default %(default)s); 0: what the "
+                        "live node would have published")
     parser.add_argument("--online", action="store_true",
                         help="the same as --hindsight 0")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

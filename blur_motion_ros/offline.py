@@ -16,7 +16,7 @@ import numpy as np
 
 from blur_motion_ros.background.model import person_mask
 from blur_motion_ros.background.recorded import Sample, plate_of, sample_count
-from blur_motion_ros.config import Settings
+from blur_motion_ros.config import HINDSIGHT, Settings
 from blur_motion_ros.data.sequence import Sequence, backwards
 from blur_motion_ros.fit.both_ways import agreed, mirrored
 from blur_motion_ros.fit.direction_search import in_hindsight
@@ -24,8 +24,6 @@ from blur_motion_ros.initialiser.base import Initialiser
 from blur_motion_ros.initialiser.hindsight import Hindsight, Look
 from blur_motion_ros.pipeline import Pipeline
 from blur_motion_ros.types import BEGINNINGS, Frame, MotionEstimate, Plate, PoseMeasurement, Status
-
-HINDSIGHT = 2  # exposures: a third one changes nothing (docs/fit.md)
 
 Progress = Callable[[Iterable[Frame], str], Iterable[Frame]]
 
