@@ -327,6 +327,24 @@ def test_what_changes_is_not_held_still(scene):
     assert (held[2] == 0).all()
 
 
+def test_a_hidden_limb_is_held_less_and_only_where_all_that_is_seen_is_still(scene):
+    rng = np.random.default_rng(12)
+    left, right = slice(*LIMB_SLOTS[2]), slice(*LIMB_SLOTS[3])
+    held = []
+    for free in (np.zeros((21, 3, 3)), limb_motion(17, 2, 0.25)):
+        _, workspace, predicted = scene.render(free)
+        noisy = predicted + rng.normal(0, 0.003, predicted.shape).astype(np.float32)
+        target = image_terms.Target(noisy, np.ones_like(noisy), scene.background, K)
+        vertex = workspace.frames.vertex
+        vertex[(vertex >= 0) & (scene.body.limbs_of_vertices[vertex] >> 2 & 1 > 0)] = -1  # the left arm is behind
+        prior = still_prior(scene.body, scene.layout, target, workspace.frames)
+        held.append(prior.precision[:, 1, 0])
+    assert (held[0][left] > 0).all()
+    assert (held[0][left] < 0.1 * held[0][right]).all()
+    assert (held[1][left] == 0).all() and (held[1][right] == 0).all()
+    assert (held[1][1:5] > 0).all()
+
+
 @pytest.mark.parametrize(("angles", "count"), [((0.0,), 1), ((0.0, 0.3, 0.6), 3), ((3.0, 0.0, 0.3), 2),
                                               ((0.0, 3.0, 0.3), 1), ((0.0, 0.3, 3.0), 1)])
 def test_the_newest_measurements_that_agree_are_counted(angles, count):

@@ -68,7 +68,7 @@ def _overlooked(samples: Sequence[Sample], i: int) -> bool:
 
 def _explains(plate: RecordedPlate, images: Sequence[np.ndarray], people: Sequence[np.ndarray],
               settings: BackgroundSettings, response: str) -> bool:
-    model = BackgroundModel(replace(settings, learn=False), response)
+    model = BackgroundModel(replace(settings, learn=False, margin=0.0), response)  # people are dilated already
     model.set_plate(plate.image, plate.known)
     watched = np.linspace(0, len(images) - 1, min(len(images), _WATCHED)).astype(int)
     shares = []

@@ -2,7 +2,9 @@
 
 The image terms must allow for everything that the body model cannot explain (clothes, hair, light), so they measure
 small speeds badly. The difference of two exposures is free of that: it needs no model, only the camera's noise. Where
-the pixels of the trunk stay the same within noise, the trunk is still; a limb is, where its own pixels do so too.
+the pixels of the trunk stay the same within noise, the trunk is still; a limb is, where its own pixels do so too. A
+limb that is hidden is taken to be still, with less certainty, where all that is seen of the body is: who moves an arm
+behind their back moves a shoulder.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from blur_motion_ros.render.raster import SubFrames
 
 STILL, MOVING = 1.5, 3.0  # ratio of a limb's change to the background's: certainly still below, not still above
 STILL_SPEED = (0.01, 0.05)  # one sigma of what "still" leaves open: m/s of the root, rad/s of a joint
+_HIDDEN = 4.0  # times as much for a limb that is not seen
 _LEAST_NOISE = 0.002  # linear light: quantisation
 _LEAST_PIXELS = 12
 _LEAST_EMPTY = 50
@@ -28,7 +31,11 @@ def still_prior(body: FitBody, layout: WindowLayout, target: Target, frames: Sub
     if len(layout.exposures) < 2:
         return None
     ratio = change_by_limb(body, target, frames, layout.subframes)
+    hidden = np.isnan(ratio)
+    if hidden[0]:
+        return None
     share = np.clip((MOVING - ratio) / (MOVING - STILL), 0.0, 1.0)
+    share[hidden] = share[~hidden].min() / _HIDDEN**2
     share *= share[0]  # a limb at rest on a moving trunk turns; it is not still
     if not share.any():
         return None
@@ -41,19 +48,17 @@ def still_prior(body: FitBody, layout: WindowLayout, target: Target, frames: Sub
 
 
 def change_by_limb(body: FitBody, target: Target, frames: SubFrames, subframes: int) -> np.ndarray:
-    """[6] largest change between consecutive exposures of each limb (trunk first), in units of the background's.
-
-    A limb that shows too few pixels to tell counts as moving.
-    """
+    """[6] largest change between consecutive exposures of each limb (trunk first), in units of the background's; NaN of
+    a limb that shows too few pixels to tell, and of all where there is too little background to compare with."""
     pairs = len(target.value) - 1
     total, pixels = np.zeros((pairs, len(LIMB_SLOTS))), np.zeros((pairs, len(LIMB_SLOTS)))
     quiet = np.empty((pairs, target.size**2))
     empty = _changes(target.value, target.background, frames.vertex, body.limbs_of_vertices, subframes, total, pixels,
                      quiet)
     if empty < _LEAST_EMPTY:
-        return np.full(len(LIMB_SLOTS), np.inf)
+        return np.full(len(LIMB_SLOTS), np.nan)
     noise = np.maximum(np.median(quiet[:, :empty], axis=1), _LEAST_NOISE)[:, None]
-    return np.where(pixels >= _LEAST_PIXELS, total / np.maximum(pixels, 1) / noise, np.inf).max(0)
+    return np.where(pixels >= _LEAST_PIXELS, total / np.maximum(pixels, 1) / noise, np.nan).max(0)
 
 
 @njit(cache=True, nogil=True)
