@@ -28,10 +28,11 @@ from blur_motion_ros.pipeline import Pipeline
 from blur_motion_ros.types import Exposure, Frame, Landmarks, PoseMeasurement
 
 _CAMERA = Camera(320, 240, np.array([[260.0, 0, 160], [0, 260.0, 120], [0, 0, 1]]))
+_LENS = replace(_CAMERA, dist=np.array([-0.05, 0.0, 0.0, 0.0, 0.0]))  # bends lines
 _PERIOD, _OPEN = 1 / 15, (0.06, 0.03)  # s; long and short exposures are matted by different means
 _BARE, _SEEN = 2, 12  # frames without and with a clean plate
 _GONE = (4, 6)  # among the latter: nobody is measured; they come back elsewhere, so that the fit begins anew
-_RESET = 9  # among the latter: everything is forgotten before
+_RESET = 9  # among the latter: everything is forgotten before, and the camera has a lens that bends lines from here on
 
 
 def warm_up(pipeline: Pipeline) -> None:
@@ -85,7 +86,8 @@ class _MadeUpPerson:
             if self._landmarks is not None:
                 _draw(image, self._landmarks.image)
             image.flags.writeable = False
-            yield Frame(image, Exposure(i * _PERIOD, i * _PERIOD + _OPEN[i % 2]), _CAMERA, i)
+            camera = _LENS if seen >= _RESET else _CAMERA
+            yield Frame(image, Exposure(i * _PERIOD, i * _PERIOD + _OPEN[i % 2]), camera, i)
 
     def look_for(self, image: np.ndarray) -> None:
         """Run the detector, as at the first frame."""

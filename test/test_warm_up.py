@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ from blur_motion_ros.types import Exposure, Frame, Status
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = (640, 360)
 CAMERA = Camera(*SIZE, np.array([[600.0, 0, 320], [0, 600.0, 180], [0, 0, 1]]))
+LENS = replace(CAMERA, dist=np.array([-0.05, 0.01, 0.0, 0.0, 0.0]))
 # Whatever chooses another way through the live code. The solver that is not for live use is left out.
 LIVE = ("", "initialiser.kind=landmarks", "matting.method=fused", "fit.frames=3 fit.direction_every=1", "fit.frames=1",
         "fit.pose_prior_weight=0.5", "fit.stillness=false fit.short_motion=false", "fit.degree=3", "fit.size=32",
@@ -53,9 +55,9 @@ def message(image: np.ndarray, encoding: str = "rgb8", padding: int = 0) -> Simp
                            is_bigendian=0, data=data.tobytes())
 
 
-def stream(images: list[np.ndarray], **layout) -> Iterator[Frame]:
+def stream(images: list[np.ndarray], camera: Camera = CAMERA, **layout) -> Iterator[Frame]:
     for i, image in enumerate(images):
-        yield Frame(to_rgb(message(image, **layout)), Exposure(i / 15, i / 15 + 0.06), CAMERA, i)
+        yield Frame(to_rgb(message(image, **layout)), Exposure(i / 15, i / 15 + 0.06), camera, i)
 
 
 def answer(engine, frame: Frame, fresh: bool = False):
@@ -71,13 +73,15 @@ def answer(engine, frame: Frame, fresh: bool = False):
 
 
 def live(engine, images: list[np.ndarray]) -> int:
-    """A stream with every event: no plate, a plate, nobody, another encoding, padded rows. -> estimates with a body."""
+    """A stream with every event: no plate, a plate, nobody, another encoding, padded rows, a lens. -> estimates with a
+    body."""
     wall = np.median(images, 0).astype(np.uint8)
     found = [answer(engine, f, f.index == 0) for f in stream(images[:3])]
     engine.set_background(to_rgb(message(wall)))
     found += [answer(engine, f, f.index == 0) for f in stream(images + [wall, wall] + images[-3:])]
     found += [answer(engine, f, f.index == 0) for f in stream(images[:3], encoding="bgr8")]
     found += [answer(engine, f, f.index == 0) for f in stream(images[:3], padding=16)]
+    found += [answer(engine, f, f.index == 0) for f in stream(images[:3], LENS)]
     return sum(Status.LOST not in e.status for e in found)
 
 

@@ -1,8 +1,10 @@
 """Cutting square undistorted crops out of images: area-averaged in linear light, so that nothing aliases.
 
-A crop pixel is the mean of the source over its area, exactly where the lens does not bend lines and the crop is no
-finer than the source, else of n x n bilinear samples (n = source pixels per crop pixel, rounded; very large boxes are
-first block-averaged). One map serves the image, the plate and the person mask of a frame.
+A crop pixel is the mean of the source over its area: exactly where the lens does not bend lines and the crop is no
+finer than the source. Where it does, the area is taken for an upright box about the pixel's centre, at least as large
+as a source pixel (which is bilinear interpolation). Crops that are finer than the source, or turned, are means of n x n
+bilinear samples (n = source pixels per crop pixel, rounded; very large boxes are first block-averaged). One map serves
+the image, the plate and the person mask of a frame.
 """
 
 from __future__ import annotations
@@ -18,8 +20,7 @@ from blur_motion_ros import light
 from blur_motion_ros.camera.camera import Camera, Crop
 
 _MAX_OVERSAMPLING = 3  # beyond it whole source pixels are averaged first
-_MAX_OVERSAMPLING_DISTORTED = 6
-_MESH = 8  # distortion is smooth: its map is computed at every 8th sample and interpolated
+_MESH = 4  # distortion is smooth: its map is computed at every 4th crop pixel and interpolated
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class CropMap:
 
     size: crop pixels per side.  n: samples per crop pixel and axis.  shape: (height, width) of the source.
     affine: [2, 3] sample grid -> source pixels when the lens does not bend lines, else None and
-    x, y: [n S, n S] float32 source pixels.
+    x, y: [S, S] float32 source pixels under the centres of the crop pixels (n is 1).
     """
 
     size: int
@@ -46,7 +47,7 @@ class CropMap:
         if image.shape[:2] != self.shape:
             raise ValueError(f"image is {image.shape[1]} x {image.shape[0]} but the camera says {self.shape[1]} x"
                              f" {self.shape[0]}; use Camera.scaled or the calibration of this resolution")
-        if self._boxes is not None:
+        if self._boxes is not None or self.affine is None:
             return self._averaged(image, response)
         x0, y0, x1, y1 = self.roi
         part = image[y0:y1, x0:x1]
@@ -57,14 +58,12 @@ class CropMap:
         """[S, S] float32 of `mask` [h, w] placed by `mask_to_image` [2, 3]; 0 outside it."""
         inverse = cv2.invertAffineTransform(np.asarray(mask_to_image, np.float64))
         mask = np.ascontiguousarray(mask, np.float32)
+        if self.affine is None:
+            u, v = (row[0] * self.x + row[1] * self.y + row[2] for row in inverse.astype(np.float32))
+            return cv2.remap(mask, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
         side = self.n * self.size
-        if self.affine is not None:
-            grid_to_mask = _compose(inverse, self.affine)
-            samples = cv2.warpAffine(mask, grid_to_mask, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        else:
-            u = (inverse[0, 0] * self.x + inverse[0, 1] * self.y + inverse[0, 2]).astype(np.float32)
-            v = (inverse[1, 0] * self.x + inverse[1, 1] * self.y + inverse[1, 2]).astype(np.float32)
-            samples = cv2.remap(mask, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+        grid_to_mask = _compose(inverse, self.affine)
+        samples = cv2.warpAffine(mask, grid_to_mask, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         return self._mean(samples)
 
     @cached_property
@@ -77,17 +76,26 @@ class CropMap:
         scale = np.array([a[0, 0], a[1, 1]])
         return np.stack([self.n * scale, a[:, 2] + 0.5 - 0.5 * scale], -1)
 
+    @cached_property
+    def _areas(self) -> np.ndarray:
+        """Of `_areas`, where the lens bends lines."""
+        return _areas(self.x, self.y)
+
     def _averaged(self, image: np.ndarray, response: str) -> np.ndarray:
         """The mean over every crop pixel's box; [S, S, C] or [S, S] float32."""
-        boxes = self._boxes
         channels = 1 if image.ndim == 2 else image.shape[2]
+        if channels not in (1, 3):
+            return np.dstack([self._averaged(image[..., c], response) for c in range(channels)])
         out = np.empty((self.size, self.size * channels), np.float32)
         flat = np.ascontiguousarray(image).reshape(len(image), -1)
         flat.flags.writeable = False  # numba compiles anew for an image that may be written to
-        if image.dtype == np.uint8:
-            _average(flat, light.decode_table(response), channels, boxes, out)
+        table = light.decode_table(response) if image.dtype == np.uint8 else None
+        if table is None:
+            flat = flat.astype(np.float32, copy=False)
+        if self.affine is None:
+            _average_over(flat, table, channels, self._areas, out)
         else:
-            _average(flat.astype(np.float32, copy=False), None, channels, boxes, out)
+            _average(flat, table, channels, self._boxes, out)
         return out.reshape((self.size, self.size) + image.shape[2:])
 
     @cached_property
@@ -103,7 +111,7 @@ class CropMap:
             x, y = self._axes
             shape = (self.size, self.size)
             return np.broadcast_to(x, shape), np.broadcast_to(y, shape)
-        return self._mean(self.x), self._mean(self.y)
+        return self.x, self.y
 
     @property
     def _axes(self) -> tuple[np.ndarray, np.ndarray]:
@@ -115,21 +123,17 @@ class CropMap:
 
     @cached_property
     def roi(self) -> tuple[int, int, int, int]:
-        """x0, y0, x1, y1: the part of the source that the samples touch, clipped to the image, never empty."""
-        if self.affine is not None:
-            last = self.n * self.size - 1
-            corners = np.array([[0, 0, 1], [last, 0, 1], [0, last, 1], [last, last, 1]]) @ self.affine.T
-            low, high = corners.min(0), corners.max(0)
-        else:
-            low, high = (self.x.min(), self.y.min()), (self.x.max(), self.y.max())
+        """x0, y0, x1, y1: the part of the source that the samples touch, clipped to the image, never empty (where the
+        lens does not bend lines)."""
+        last = self.n * self.size - 1
+        corners = np.array([[0, 0, 1], [last, 0, 1], [0, last, 1], [last, last, 1]]) @ self.affine.T
+        low, high = corners.min(0), corners.max(0)
         h, w = self.shape
         x0, y0 = (int(np.clip(np.floor(v) - 1, 0, n - 1)) for v, n in zip(low, (w, h), strict=True))
         x1, y1 = (int(np.clip(np.ceil(v) + 2, o + 1, n)) for v, o, n in zip(high, (x0, y0), (w, h), strict=True))
         return x0, y0, x1, y1
 
     def _warp(self, part: np.ndarray, origin: tuple[int, int], border: int) -> np.ndarray:
-        if self.affine is None:
-            return cv2.remap(part, self.x - origin[0], self.y - origin[1], cv2.INTER_LINEAR, borderMode=border)
         matrix, part = self._shrunk(part, origin)
         side = self.n * self.size
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -154,15 +158,12 @@ class CropMap:
 
 def crop_map(camera: Camera, crop: Crop) -> CropMap:
     """Where `crop`'s pixels lie in `camera`'s image: build once, sample image, plate and mask with it."""
-    ratio = float(camera.K[0, 0] / crop.K[0, 0])
-    n = int(np.clip(round(ratio), 1, _MAX_OVERSAMPLING_DISTORTED if camera.distorted else _MAX_OVERSAMPLING))
-    fine = crop.resized(n * crop.size)
     shape = (camera.height, camera.width)
-    if not camera.distorted:
-        affine = np.asarray(camera.K, np.float64) @ np.linalg.inv(fine.K)
-        return CropMap(crop.size, n, shape, affine[:2], None, None)
-    x, y = _distorted_grid(camera, fine)
-    return CropMap(crop.size, n, shape, None, x, y)
+    if camera.distorted:
+        return CropMap(crop.size, 1, shape, None, *_distorted_grid(camera, crop))
+    n = int(np.clip(round(float(camera.K[0, 0] / crop.K[0, 0])), 1, _MAX_OVERSAMPLING))
+    affine = np.asarray(camera.K, np.float64) @ np.linalg.inv(crop.resized(n * crop.size).K)
+    return CropMap(crop.size, n, shape, affine[:2], None, None)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -204,6 +205,61 @@ def _average(image, table, channels, boxes, out):
                 before = here
 
 
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def _areas(x, y):
+    """Upright boxes about x, y [S, S] that touch their neighbours', at least one source pixel wide: their low edges and
+    widths, x and y [4, S, S] in source pixels (the source's first edge is 0)."""
+    size = x.shape[0]
+    out = np.empty((4, size, size), np.float32)
+    half = np.float32(0.5)
+    for i in range(size):
+        up, down = max(i - 1, 0), min(i + 1, size - 1)
+        along = np.float32(1.0) / np.float32(down - up)
+        for k in range(size):
+            left, right = max(k - 1, 0), min(k + 1, size - 1)
+            across = np.float32(1.0) / np.float32(right - left)
+            a, b = across * (x[i, right] - x[i, left]), along * (x[down, k] - x[up, k])
+            c, d = across * (y[i, right] - y[i, left]), along * (y[down, k] - y[up, k])
+            wide = max(np.sqrt(a * a + b * b), np.float32(1.0))
+            high = max(np.sqrt(c * c + d * d), np.float32(1.0))
+            out[0, i, k], out[1, i, k] = x[i, k] + half - half * wide, y[i, k] + half - half * high
+            out[2, i, k], out[3, i, k] = wide, high
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def _average_over(image, table, channels, areas, out):
+    """out [S, S C]: mean of image [H, W C] over areas [4, S, S] (`_areas`), its border repeated outside; C is 1 or 3.
+    table: as in `_average`."""
+    height, width, size = image.shape[0], image.shape[1] // channels, out.shape[0]
+    zero = np.float32(0.0)
+    for i in range(size):
+        for k in range(size):
+            left, top, wide, high = areas[0, i, k], areas[1, i, k], areas[2, i, k], areas[3, i, k]
+            right, bottom = left + wide, top + high
+            first, last = int(np.floor(left)), int(np.ceil(right))
+            red, green, blue = zero, zero, zero
+            for j in range(int(np.floor(top)), int(np.ceil(bottom))):
+                row = image[min(max(j, 0), height - 1)]
+                tall = min(np.float32(j + 1), bottom) - max(np.float32(j), top)
+                for m in range(first, last):
+                    share = tall * (min(np.float32(m + 1), right) - max(np.float32(m), left))
+                    at = channels * min(max(m, 0), width - 1)
+                    red += share * _light(row[at], table)
+                    if channels == 3:
+                        green += share * _light(row[at + 1], table)
+                        blue += share * _light(row[at + 2], table)
+            area = wide * high
+            out[i, channels * k] = red / area
+            if channels == 3:
+                out[i, 3 * k + 1], out[i, 3 * k + 2] = green / area, blue / area
+
+
+@njit(cache=True, nogil=True, inline="always", error_model="numpy")
+def _light(value, table):
+    return value if table is None else table[value]
+
+
 @njit(cache=True, nogil=True, inline="always", error_model="numpy")
 def _left_of(row, total, x, channels, c):
     """Integral of channel c of row [W C] from 0 to x; total [(W + 1) C]: the same at whole x."""
@@ -211,14 +267,13 @@ def _left_of(row, total, x, channels, c):
     return total[channels * k + c] + (x - k) * row[channels * k + c]
 
 
-def _distorted_grid(camera: Camera, fine: Crop) -> tuple[np.ndarray, np.ndarray]:
-    """x, y [side, side] float32: distorted source pixel of every sample, through a coarse mesh."""
-    cells = -(-fine.size // _MESH)
-    nodes = (np.arange(cells + 1) * _MESH).astype(np.float64)
+def _distorted_grid(camera: Camera, crop: Crop) -> tuple[np.ndarray, np.ndarray]:
+    """x, y [S, S] float32: distorted source pixel of every crop pixel's centre, through a coarse mesh."""
+    nodes = np.arange(-(-crop.size // _MESH) + 1) * float(_MESH)
     u, v = np.meshgrid(nodes, nodes)
-    rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(fine.K).T
+    rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(crop.K).T
     pixels = camera.project(rays).astype(np.float32)
-    grid = np.arange(fine.size, dtype=np.float32) / _MESH
+    grid = np.arange(crop.size, dtype=np.float32) / _MESH
     gx, gy = np.meshgrid(grid, grid)
     x = cv2.remap(pixels[..., 0], gx, gy, cv2.INTER_LINEAR)
     return x, cv2.remap(pixels[..., 1], gx, gy, cv2.INTER_LINEAR)
