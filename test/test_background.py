@@ -325,6 +325,39 @@ def test_landmarks_mask_the_person_through_their_affine():
     assert (plate.sigma[32:108, 62:82] > 0.5).all() and plate.sigma[:, :40].max() < 0.1
 
 
+@pytest.mark.parametrize("size", [(720, 1280), (1081, 1923)])
+def test_in_large_images_the_person_is_masked_as_in_full_resolution(size):
+    """The mask of a leaning ellipse against the plain one, warped and dilated at the image's own size."""
+    h, w = size
+    net = cv2.ellipse(np.zeros((128, 128), np.float32), (60, 66), (22, 50), 20, 0, 360, 1.0, -1)
+    to_image = np.array([[4.1, 0.3, 420.0], [-0.3, 4.1, 160.0]])
+    person = Landmarks(np.zeros((33, 2)), np.zeros((33, 3)), np.ones(33), 1.0, net, to_image, np.zeros(4))
+    radius = int(np.ceil(0.03 * w))
+    plain = (cv2.warpAffine(net, to_image, (w, h)) > 0.3).astype(np.uint8)
+    plain = cv2.dilate(plain, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)) > 0
+    found = person_mask(person, size, 0.03) > 0
+    assert found.shape == size
+    assert (found & plain).sum() > 0.97 * (found | plain).sum()
+    inside, outside = (cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_C, 3) for m in (plain, ~plain))
+    assert outside[found].max() <= 5 and inside[~found].max() <= 5
+
+
+def test_a_large_scene_is_learned_a_part_at_a_time_and_wholly():
+    """No more pixels at once than of a usual image; all of them are known in a second or two."""
+    empty = cv2.resize(scene(), (1280, 960))
+    image, nobody = light.to_codes(empty), np.zeros((960, 1280), np.float32)
+    model, most, period = BackgroundModel(BackgroundSettings(settle=0.5)), 0, 1 / 30
+    for i in range(60):
+        before = None if i == 0 else model._sightings + model._age
+        model.update(Frame(image, Exposure(i * period, i * period + 0.02), CAMERA, i), nobody)
+        if before is not None:
+            most = max(most, int((model._sightings + model._age != before).sum()))
+    assert 0 < most <= 640 * 480
+    assert model.known == 1.0
+    plate = model.plate(Frame(image, Exposure(2.1, 2.12), CAMERA, 60))
+    assert np.abs(plate.image - empty).max() < 0.02
+
+
 def test_a_plate_file_is_read_as_rgb_and_comes_back_after_reset(tmp_path):
     image = np.zeros((H, W, 3), np.uint8)
     image[:] = (200, 100, 30)

@@ -30,6 +30,8 @@ _LEARN_S = 1 / 15  # a pixel is learned about this often: at higher frame rates 
 _FOLLOW_S = 1 / 5  # and once all are known for long, what changes lastingly is followed this often
 _SETTLED = 60  # updates of a plate after which its noise is known too
 _MOST_TURNS = 6
+_USUAL, _LARGEST = 640 * 480, 8  # px, times: larger images are learned in so many more turns, no more pixels at once
+_MASK_WIDTH = 640  # px: the network's mask is dilated at about this width
 _SAMPLE_COLUMNS = 96  # of the grid of samples that the drift is fitted to
 _CERTAIN_AGE = 30  # sightings that a given or captured plate counts as
 
@@ -232,7 +234,8 @@ class BackgroundModel:
     def _turn(self, period: float) -> tuple[int, int]:
         """First row and step of the rows whose turn it is, at `period` s between frames."""
         wanted = _FOLLOW_S if self._unknown is None and self._updates >= _SETTLED else _LEARN_S
-        step = min(max(round(wanted / max(period, 1e-3)), 1), _MOST_TURNS)
+        larger = min(max(round(self._age.size / _USUAL), 1), _LARGEST)
+        step = min(max(round(wanted / max(period, 1e-3)), 1), _MOST_TURNS) * larger
         return self._updates % step, step
 
     def _checked(self, frame: Frame | np.ndarray) -> np.ndarray:
@@ -251,25 +254,35 @@ def person_mask(person: Landmarks | np.ndarray | None, size: tuple[int, int], ma
     if person is None:
         return np.full((h, w), FREE, np.uint8)
     if isinstance(person, Landmarks):
-        mask = _landmark_mask(person, w, h)
-    elif person.shape != (h, w):
+        return _landmark_mask(person, w, h, margin)
+    if person.shape != (h, w):
         raise ValueError(f"person mask is {person.shape}; it must have the frame's size {(h, w)}")
-    else:
-        mask = person
-    radius = int(np.ceil(margin * w))
+    return _dilated(person, margin)
+
+
+def _landmark_mask(person: Landmarks, width: int, height: int, margin: float) -> np.ndarray:
+    """`person_mask` of landmarks: the network's mask, which is coarse; without one, the person's box."""
+    if person.mask is None:
+        mask = np.zeros((height, width), np.float32)
+        x0, y0, x1, y1 = np.round(person.box).astype(int)
+        mask[max(y0, 0):max(y1, 0), max(x0, 0):max(x1, 0)] = 1.0
+        return _dilated(mask, margin)
+    times = max(width // _MASK_WIDTH, 1)
+    small = -(-width // times), -(-height // times)
+    to_small = (np.asarray(person.mask_to_image, np.float64) + [[0, 0, 0.5], [0, 0, 0.5]]) / times
+    mask = cv2.warpAffine(np.asarray(person.mask, np.float32), to_small - [[0, 0, 0.5], [0, 0, 0.5]], small,
+                          flags=cv2.INTER_LINEAR)
+    mask = _dilated(mask, margin)
+    if times == 1:
+        return mask
+    whole = cv2.resize(mask, (times * small[0], times * small[1]), interpolation=cv2.INTER_NEAREST)
+    return np.ascontiguousarray(whole[:height, :width])
+
+
+def _dilated(mask: np.ndarray, margin: float) -> np.ndarray:
+    radius = int(np.ceil(margin * mask.shape[1]))
     covered = (mask > 0.3).astype(np.uint8) * PERSON
     return cv2.dilate(covered, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)) if radius else covered
-
-
-def _landmark_mask(person: Landmarks, width: int, height: int) -> np.ndarray:
-    """[H, W] float32: the network's mask in the frame; without one, the person's box."""
-    if person.mask is not None:
-        return cv2.warpAffine(np.asarray(person.mask, np.float32), np.asarray(person.mask_to_image, np.float64),
-                              (width, height), flags=cv2.INTER_LINEAR)
-    mask = np.zeros((height, width), np.float32)
-    x0, y0, x1, y1 = np.round(person.box).astype(int)
-    mask[max(y0, 0):max(y1, 0), max(x0, 0):max(x1, 0)] = 1.0
-    return mask
 
 
 def _image(frame: Frame | np.ndarray) -> np.ndarray:
