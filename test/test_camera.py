@@ -207,6 +207,16 @@ def test_a_crop_through_a_lens_is_the_mean_over_its_pixels(name, centre, side, s
     assert rms < 0.05 * expected.std(), f"rms {rms:.5f} of {expected.std():.5f}"
 
 
+def test_a_crop_reaches_beyond_where_the_lens_model_makes_sense():
+    """A rational model with a pole at 0.7 of the focal length: what lies there is some pixel, soon and finite."""
+    camera = camera_from_info(640, 480, K.ravel(), np.array([0.0, 0, 0, 0, 0, -2.0, 0, 0]), "rational_polynomial")
+    image = np.random.default_rng(0).uniform(0.2, 0.8, (480, 640, 3)).astype(np.float32)
+    view = crop_map(camera, Crop.around(camera, np.array([600.0, 240.0]), 900.0, 64))
+    found = view.sample(image)
+    assert (found > 0.19).all() and (found < 0.81).all()
+    assert np.ptp(view.x) > 1e4  # that it is so far off
+
+
 @pytest.mark.parametrize("name", CAMERAS)
 def test_a_300_px_box_is_cropped_to_128_px_in_little_time(name):
     camera, image = CAMERAS[name], np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)

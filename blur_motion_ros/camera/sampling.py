@@ -20,6 +20,7 @@ from blur_motion_ros import light
 from blur_motion_ros.camera.camera import Camera, Crop
 
 _MAX_OVERSAMPLING = 3  # beyond it whole source pixels are averaged first
+_FAR, _WIDEST = 1e4, 64.0  # px: beyond the view that it was fitted to, a lens model ends up anywhere
 _MESH = 4  # distortion is smooth: its map is computed at every 4th crop pixel and interpolated
 
 
@@ -207,21 +208,21 @@ def _average(image, table, channels, boxes, out):
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def _areas(x, y):
-    """Upright boxes about x, y [S, S] that touch their neighbours', at least one source pixel wide: their low edges and
-    widths, x and y [4, S, S] in source pixels (the source's first edge is 0)."""
+    """Upright boxes about x, y [S, S] that touch their neighbours', at least one source pixel wide and at most
+    `_WIDEST`: their low edges and widths, x and y [4, S, S] in source pixels (the source's first edge is 0)."""
     size = x.shape[0]
     out = np.empty((4, size, size), np.float32)
-    half = np.float32(0.5)
+    half, one, widest = np.float32(0.5), np.float32(1.0), np.float32(_WIDEST)
     for i in range(size):
         up, down = max(i - 1, 0), min(i + 1, size - 1)
-        along = np.float32(1.0) / np.float32(down - up)
+        along = one / np.float32(down - up)
         for k in range(size):
             left, right = max(k - 1, 0), min(k + 1, size - 1)
-            across = np.float32(1.0) / np.float32(right - left)
+            across = one / np.float32(right - left)
             a, b = across * (x[i, right] - x[i, left]), along * (x[down, k] - x[up, k])
             c, d = across * (y[i, right] - y[i, left]), along * (y[down, k] - y[up, k])
-            wide = max(np.sqrt(a * a + b * b), np.float32(1.0))
-            high = max(np.sqrt(c * c + d * d), np.float32(1.0))
+            wide = min(max(np.sqrt(a * a + b * b), one), widest)
+            high = min(max(np.sqrt(c * c + d * d), one), widest)
             out[0, i, k], out[1, i, k] = x[i, k] + half - half * wide, y[i, k] + half - half * high
             out[2, i, k], out[3, i, k] = wide, high
     return out
@@ -272,7 +273,7 @@ def _distorted_grid(camera: Camera, crop: Crop) -> tuple[np.ndarray, np.ndarray]
     nodes = np.arange(-(-crop.size // _MESH) + 1) * float(_MESH)
     u, v = np.meshgrid(nodes, nodes)
     rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(crop.K).T
-    pixels = camera.project(rays).astype(np.float32)
+    pixels = np.clip(np.nan_to_num(camera.project(rays), nan=-_FAR), -_FAR, _FAR).astype(np.float32)
     grid = np.arange(crop.size, dtype=np.float32) / _MESH
     gx, gy = np.meshgrid(grid, grid)
     x = cv2.remap(pixels[..., 0], gx, gy, cv2.INTER_LINEAR)
