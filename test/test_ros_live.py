@@ -119,14 +119,15 @@ def test_player_to_trajectory_in_processes_of_their_own(graph, recording, tmp_pa
         graph.listen(DiagnosticArray, "/diagnostics")
         assert graph.spin(lambda: any("no estimate yet" in s.message for m in graph.messages("/diagnostics")
                                       for s in m.status), 30), (tmp_path / "0.log").read_text()
-        player = play(recording, tmp_path / "player.log", "settle:=1.5")
-        assert graph.spin(lambda: player.poll() is not None, 30)
-        graph.spin_for(0.5)
-        assert player.returncode == 0
+        for _ in range(2):  # on a busy machine, what a node does once takes most of the first time
+            player = play(recording, tmp_path / "player.log", "settle:=1.5")
+            assert graph.spin(lambda: player.poll() is not None, 30)
+            graph.spin_for(0.5)
+            assert player.returncode == 0
         messages = graph.messages(TRAJECTORY)
         # Newest wins: a slow machine supersedes images, and counts them; nothing may be lost on the way.
-        assert graph.spin(lambda: len(messages) + superseded(graph) >= FRAMES - 1, 5), superseded(graph)
-        assert len(messages) >= FRAMES // 4
+        assert graph.spin(lambda: len(messages) + superseded(graph) >= 2 * FRAMES - 1, 5), superseded(graph)
+        assert len(messages) >= 2 * FRAMES // 4
         for m in messages:
             times, _, _, v, _ = read_trajectory(m)
             start_s = (stamp_ns(m.header) - stamp_ns(messages[0].header) // 10**9 * 10**9) / 1e9
