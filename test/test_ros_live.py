@@ -121,7 +121,7 @@ def test_player_to_trajectory_in_processes_of_their_own(graph, recording, tmp_pa
                                       for s in m.status), 30), (tmp_path / "0.log").read_text()
         for _ in range(2):  # on a busy machine, what a node does once takes most of the first time
             player = play(recording, tmp_path / "player.log", "settle:=1.5")
-            assert graph.spin(lambda: player.poll() is not None, 30)
+            assert graph.spin(lambda p=player: p.poll() is not None, 30)
             graph.spin_for(0.5)
             assert player.returncode == 0
         messages = graph.messages(TRAJECTORY)
