@@ -79,8 +79,8 @@ class CropMap:
 
     @cached_property
     def _areas(self) -> np.ndarray:
-        """Of `_areas`, where the lens bends lines."""
-        return _areas(self.x, self.y)
+        """`_boxes_about` the crop pixels' centres, where the lens bends lines."""
+        return _boxes_about(self.x, self.y)
 
     def _averaged(self, image: np.ndarray, response: str) -> np.ndarray:
         """The mean over every crop pixel's box; [S, S, C] or [S, S] float32."""
@@ -207,7 +207,7 @@ def _average(image, table, channels, boxes, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _areas(x, y):
+def _boxes_about(x, y):
     """Upright boxes about x, y [S, S] that touch their neighbours', at least one source pixel wide and at most
     `_WIDEST`: their low edges and widths, x and y [4, S, S] in source pixels (the source's first edge is 0)."""
     size = x.shape[0]
@@ -230,8 +230,8 @@ def _areas(x, y):
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def _average_over(image, table, channels, areas, out):
-    """out [S, S C]: mean of image [H, W C] over areas [4, S, S] (`_areas`), its border repeated outside; C is 1 or 3.
-    table: as in `_average`."""
+    """out [S, S C]: mean of image [H, W C] over areas [4, S, S] (`_boxes_about`), its border repeated outside; C: 1 or
+    3.  table: as in `_average`."""
     height, width, size = image.shape[0], image.shape[1] // channels, out.shape[0]
     zero = np.float32(0.0)
     for i in range(size):
