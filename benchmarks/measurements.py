@@ -52,6 +52,7 @@ def _key(folder: Path, settings: Settings, hindsight: bool) -> str:
         for path in sorted((package / source).rglob("*.py")) or [package / source]:
             digest.update(path.read_bytes())
     named = [settings.initialiser.person.landmarks, settings.initialiser.hindsight_landmarks]
+    named += ["best"] if "auto" in named else []  # which reads long exposures
     networks = [landmark_file(name) for name in named if name]
     for path in [*sorted((package / "assets").iterdir()), *networks, *sorted(folder.glob("b*")),
                  folder / "exposure.json"]:

@@ -105,7 +105,7 @@ class Replay:
     def __init__(self, measurements: list[PoseMeasurement | None]):
         self._measurements = measurements
 
-    def measure(self, frame: Frame, plate: Plate | None = None) -> PoseMeasurement | None:
+    def measure(self, frame: Frame, plate: Plate | None = None, late: bool = False) -> PoseMeasurement | None:
         measurement = self._measurements[frame.index]
         if measurement is None:
             return None

@@ -107,8 +107,8 @@ class Pipeline:
         """Everything for one frame. Never raises for lack of a person: the status says LOST and values are NaN."""
         return self.fit(self.see(frame))
 
-    def see(self, frame: Frame, fresh: bool = False) -> Seen:
-        """Background and person.  fresh: the frame continues nothing that came before.
+    def see(self, frame: Frame, fresh: bool = False, late: bool = False) -> Seen:
+        """Background and person.  fresh: the frame continues nothing that came before.  late: it has waited.
 
         `see` and `matte` may run in one thread and `fit` in another, one frame behind.
         """
@@ -119,7 +119,7 @@ class Pipeline:
             self.initialiser.reset()
         plate = self.background.plate(frame)
         clock.lap("background")
-        measurement = self.initialiser.measure(frame, plate)
+        measurement = self.initialiser.measure(frame, plate, late)
         clock.lap("initialiser")
         self.background.update(frame, measurement.landmarks if measurement else None)
         clock.lap("background update")

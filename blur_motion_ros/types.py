@@ -38,6 +38,9 @@ BEGINNINGS = Status.COLD_START | Status.DIRECTION_UNDECIDED  # for want of a pas
 DISTRUSTED = Status.POOR_FIT | Status.OCCLUDED | Status.PREDICTED  # a guess, or likely wrong: shown, not to plan with
 
 
+LONG_EXPOSURE = 0.05  # s: by default, from here on stages take the more careful of two ways (docs/fit.md)
+
+
 @dataclass(frozen=True)
 class Exposure:
     """One open-shutter interval, seconds on the camera's clock."""

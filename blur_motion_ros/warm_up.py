@@ -93,11 +93,13 @@ class _MadeUpPerson:
         """Run the detector, as at the first frame."""
         self._real.tracker.networks.detect(image)
 
-    def measure(self, frame: Frame, plate=None) -> PoseMeasurement | None:
+    def measure(self, frame: Frame, plate=None, late: bool = False) -> PoseMeasurement | None:
         """See `initialiser.base.Initialiser.measure`."""
         if self._landmarks is None:
             return None
-        seen, _ = self._real.tracker.networks.landmarks(frame.image, self._region, plate)
+        networks = self._real.tracker.reading(frame.exposure.duration)
+        seen, _ = networks.landmarks(frame.image, self._region, plate)
+        networks.landmarks(frame.image, self._region, plate, mask=False)  # as in a mirror
         made_up = self._landmarks
         return self._real.of_landmarks(frame, replace(made_up, mask=seen.mask, mask_to_image=seen.mask_to_image))
 

@@ -36,12 +36,14 @@ class Standin:
         self.resets = 0
         self.backgrounds: list[np.ndarray] = []
         self.frames: list[Frame] = []
+        self.late: list[bool] = []  # of every frame that was seen
         self.matted: list[Frame] = []
         self.hurry: list[float] = []  # s from the start of each fit until it should take no step that it need not
 
-    def see(self, frame: Frame, fresh: bool) -> Frame:
+    def see(self, frame: Frame, fresh: bool, late: bool) -> Frame:
         time.sleep(self.see_seconds)
         self.resets += fresh
+        self.late.append(late)
         self.frames.append(frame)
         return frame
 

@@ -158,10 +158,43 @@ def test_best_network_is_the_full_one_where_there_is_no_other(tmp_path, monkeypa
     assert "going on with the full one" in caplog.text and "npm" in caplog.text
     with pytest.raises(assets.AssetError, match="there is no npm here"):
         blazepose.landmark_file("heavy")
+    assert blazepose.landmark_file("auto") == tmp_path / full.name
     heavy = assets.ASSETS["pose_landmark_heavy.tflite"]
     with open(tmp_path / heavy.name, "wb") as f:
         f.truncate(heavy.size)
     assert blazepose.landmark_file("best") == tmp_path / heavy.name
+    assert blazepose.landmark_file("auto") == tmp_path / full.name, "of short exposures"
+
+
+def test_long_exposures_are_read_carefully_unless_there_is_no_time():
+    """Whoever is found is first looked at quickly: most candidates are nobody."""
+    image = np.zeros((400, 800, 3), np.uint8)
+    quick, careful, loaded = OnePersonAt((100, 200)), OnePersonAt((100, 200)), []
+    tracker = PersonTracker(quick, PersonSettings(mirrored=0, long_exposure=0.05),
+                            lambda: loaded.append(True) or careful)
+
+    def looks(exposure: float, late: bool = False) -> tuple[int, int]:
+        quick.looks = careful.looks = 0
+        assert tracker.track(image, None, exposure, late) is not None
+        return quick.looks, careful.looks
+
+    assert looks(0.049) == (1, 0) and not loaded
+    assert looks(0.05) == looks(0.06) == (0, 1)
+    assert looks(0.06, late=True) == (1, 0)
+    assert len(loaded) == 1
+    tracker.reset()
+    assert looks(0.06) == (1, 1) and looks(0.06) == (0, 1)
+    quick.people, careful.people = [Detection(np.array([500.0, 200]), np.array([500.0, 150]), 0.9)], []
+    quick.looks = careful.looks = 0
+    tracker.reset()
+    assert tracker.track(image, None, 0.06) is None and careful.looks == 1, "only the quick one saw somebody"
+
+
+def test_a_named_network_reads_all_exposures():
+    for name, long in (("auto", blazepose.landmark_file("best")), ("full", blazepose.landmark_file("full"))):
+        tracker = PersonTracker.pretrained(PersonSettings(landmarks=name))
+        assert tracker.reading(0.03).landmark_file == blazepose.landmark_file("full")
+        assert tracker.reading(0.06).landmark_file == long
 
 
 def test_landmark_network_may_be_a_file_and_others_are_refused(tmp_path):
@@ -351,11 +384,13 @@ class OnePersonAt:
 
     def __init__(self, *hips: tuple[float, float]):
         self.people = [Detection(np.array(h, float), np.array(h, float) + [0, -50], 0.9) for h in hips]
+        self.looks = 0
 
     def detect(self, image, least_score=0.5):
         return list(self.people)
 
     def landmarks(self, image, region, plate=None, mask=True):
+        self.looks += 1
         near = [p for p in self.people if np.abs(p.hip - region.centre).max() < region.side / 2]
         seen = near[0] if near else Detection(region.centre, region.centre + [0, -50], 0.0)
         return Landmarks(np.tile(seen.hip, (33, 1)), np.zeros((33, 3)), np.ones(33), seen.score, None, np.eye(2, 3),

@@ -245,7 +245,7 @@ def test_missing_onnxruntime_is_named(tmp_path, monkeypatch):
 def test_long_exposures_are_matted_by_the_network(tmp_path):
     """With `auto`, from the exposure of the setting on; the network is loaded once, and by nobody who needs none."""
     path = _difference(tmp_path / "m.onnx")
-    matters = Matters(MattingSettings(model=str(path), network_from=0.04))
+    matters = Matters(MattingSettings(model=str(path), long_exposure=0.04))
     assert isinstance(matters.of(0.039), DifferenceMatter)
     assert isinstance(matters.of(0.04), NetworkMatter) and matters.of(0.1) is matters.of(0.04)
     assert isinstance(matters.of(0.1, whole=False), DifferenceMatter), "the network knows nothing of plates with holes"

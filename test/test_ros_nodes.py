@@ -289,6 +289,23 @@ def test_a_fit_is_told_when_to_hurry(share):
     assert late == 0 if share == 0 else late > 0.7
 
 
+@pytest.mark.parametrize(("seconds", "share", "least", "most"), [(0.005, 0.6, 0.0, 0.2), (0.09, 0.6, 0.4, 1.0),
+                                                                 (0.09, 0.0, 0.0, 0.0)])
+def test_an_image_that_waited_for_the_one_before_is_late(seconds, share, least, most):
+    """By more than a fifth of the time between images; never, where nothing is hurried."""
+    bench = Bench({"ros.hurry_after": share})
+    try:
+        bench.calibrate()
+        bench.engine.see_seconds = seconds
+        for _ in range(40):
+            bench.camera.image(step_s=0.04)
+            bench.graph.spin_for(0.04)
+        late = np.mean(bench.engine.late[8:])
+    finally:
+        bench.graph.close()
+    assert least <= late <= most, late
+
+
 def test_reset_service(bench):
     bench.calibrate()
     bench.send()

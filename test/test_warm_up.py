@@ -62,7 +62,7 @@ def stream(images: list[np.ndarray], camera: Camera = CAMERA, **layout) -> Itera
 
 def answer(engine, frame: Frame, fresh: bool = False):
     """An estimate, and all that is published of it."""
-    estimate = engine.fit(engine.see(frame, fresh), math.inf)
+    estimate = engine.fit(engine.see(frame, fresh, late=False), math.inf)
     if Status.LOST not in estimate.status:
         trajectory = engine.sample(estimate, np.linspace(estimate.start, estimate.end, 5))
         to_quaternion(trajectory.rotations)
@@ -149,6 +149,30 @@ def test_networks_have_run_as_often_as_they_take_to_specialise(monkeypatch):
     warm_up(pipeline)
     assert calls.count("temporal") >= 3 and calls.count(id(load_network())) >= 3
     assert pipeline._fit.short_motion.network is load_network(), "another copy would begin at its first call"
+
+
+def test_all_networks_that_read_landmarks_are_loaded(monkeypatch):
+    """Of short and of long exposures, with the person's mask and, as in a mirror, without."""
+    from blur_motion_ros.initialiser import blazepose
+    from blur_motion_ros.pipeline import Pipeline
+    from blur_motion_ros.warm_up import warm_up
+
+    heavy = assets.present("pose_landmark_heavy.tflite")
+    pipeline = Pipeline(settings_of(""))
+    warm_up(pipeline)
+
+    def loaded_late(*args):
+        raise AssertionError(f"{args[0]} is loaded after the warm-up")
+
+    monkeypatch.setattr(blazepose, "_Network", loaded_late)
+    tracker, image = pipeline.initialiser.tracker, pictures(1)[0]
+    region = blazepose.Region(np.array([320.0, 240.0]), 300.0, 0.0)
+    short, long = tracker.reading(0.03), tracker.reading(0.06)
+    assert long.landmark_file.name == f"pose_landmark_{'heavy' if heavy else 'full'}.tflite"
+    short.detect(image)
+    for mask in (True, False):
+        for networks in (short, long):
+            networks.landmarks(image, region, mask=mask)
 
 
 def test_made_up_person_is_forgotten():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from blur_motion_ros.settings import setting
+from blur_motion_ros.types import LONG_EXPOSURE
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class FitSettings:
                                low=16, high=256)
     coarse_subframes: int = setting(2, "most sub-frames per exposure there", low=1, high=64)
     iterations: int = setting(2, "Gauss-Newton steps per pyramid level on a warm start", low=1, high=50)
-    long_exposure: float = setting(0.05, "exposure from which a warm start takes long_iterations", unit="s", low=0.0,
-                                   high=10.0)
+    long_exposure: float = setting(LONG_EXPOSURE, "exposure from which a warm start takes long_iterations", unit="s",
+                                   low=0.0, high=10.0)
     long_iterations: int = setting(5, "Gauss-Newton steps per pyramid level there, where bodies move further between "
                                    "images and there is more time", low=1, high=50)
     cold_iterations: int = setting(10, "Gauss-Newton steps per pyramid level on a cold start", low=1, high=100)

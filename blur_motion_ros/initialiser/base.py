@@ -12,10 +12,11 @@ from blur_motion_ros.types import Frame, Plate, PoseMeasurement
 class Initialiser(Protocol):
     """Measures the pose of one person, frame by frame, in the order of capture."""
 
-    def measure(self, frame: Frame, plate: Plate | None = None) -> PoseMeasurement | None:
+    def measure(self, frame: Frame, plate: Plate | None = None, late: bool = False) -> PoseMeasurement | None:
         """The pose at mid-exposure as a Gaussian, or None when nobody is found.
 
         plate: clean background under the light of this frame; it makes blurred limbs visible (optional).
+        late: the frame has waited; take the quick way where there are two.
         """
         ...
 

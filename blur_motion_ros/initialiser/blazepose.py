@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,19 +89,26 @@ class Region:
 class BlazePose:
     """Detector and landmark network. Stateless between frames; not for use from several threads at once.
 
-    landmark_file: where the landmark network was read from.
+    landmark_file: where the landmark network was read from. What of it all is not asked for is not loaded.
     """
 
     def __init__(self, detector: Path, landmarks: Path, threads: int = 1):
         self.landmark_file = landmarks
-        self._detector = _Network(detector, threads)
-        self._landmarks = _Network(landmarks, threads, tflite_graph.without)
+        self._detector_file, self._threads = detector, threads
         self._with_mask = _Network(landmarks, threads, tflite_graph.at_half_size)
         outputs = self._with_mask.outputs
         if not _LANDMARK_OUTPUTS <= outputs or outputs.isdisjoint((_WHOLE_MASK, _MASK)):
             raise ValueError(f"{landmarks}: not a BlazePose landmark network (outputs {sorted(outputs)}); give one in "
                              f"{_SETTINGS}")
         self._anchors = anchors()
+
+    @cached_property
+    def _detector(self) -> _Network:
+        return _Network(self._detector_file, self._threads)
+
+    @cached_property
+    def _landmarks(self) -> _Network:
+        return _Network(self.landmark_file, self._threads, tflite_graph.without)
 
     @staticmethod
     def pretrained(threads: int = 1, landmarks: str = "full") -> BlazePose:
@@ -159,10 +167,12 @@ def _mask(out: dict[tuple[int, ...], np.ndarray]) -> np.ndarray:
 
 
 def landmark_file(wanted: str) -> Path:
-    """The landmark network of that name (`settings.PersonSettings`), or the file. Raises AssetError where it cannot be
-    fetched, ValueError for a file that is not there."""
+    """The landmark network of that name (`settings.PersonSettings`; auto: of short exposures), or the file. Raises
+    AssetError where it cannot be fetched, ValueError for a file that is not there."""
     from blur_motion_ros.assets import asset, present
 
+    if wanted == "auto":
+        wanted = "full"
     if wanted == "best":
         wanted = "heavy" if present(_NAMED["heavy"]) else "full"
         if wanted == "full":
@@ -171,8 +181,8 @@ def landmark_file(wanted: str) -> Path:
     if wanted in _NAMED:
         return asset(_NAMED[wanted])
     if not Path(wanted).is_file():
-        raise ValueError(f"no landmark network '{wanted}'; give full, heavy, best, or a TFLite file that is there, in "
-                         f"{_SETTINGS}")
+        raise ValueError(f"no landmark network '{wanted}'; give auto, full, heavy, best, or a TFLite file that is "
+                         f"there, in {_SETTINGS}")
     return Path(wanted)
 
 

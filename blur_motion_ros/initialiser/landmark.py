@@ -36,8 +36,8 @@ class LandmarkInitialiser:
     def __init__(self, body: BodyModel, settings: InitialiserSettings | None = None,
                  networks: BlazePose | None = None, prior: PosePrior | None = None):
         self.settings = settings or InitialiserSettings()
-        networks = networks or BlazePose.pretrained(self.settings.person.threads, self.settings.person.landmarks)
-        self.tracker = PersonTracker(networks, self.settings.person)
+        person = self.settings.person
+        self.tracker = PersonTracker.pretrained(person) if networks is None else PersonTracker(networks, person)
         self.register = Registrar(body, self.settings.registration, prior)
         self.sides = SideKeeper()
 
@@ -47,10 +47,10 @@ class LandmarkInitialiser:
         self.register.reset()
         self.sides.reset()
 
-    def measure(self, frame: Frame, plate: Plate | None = None) -> PoseMeasurement | None:
+    def measure(self, frame: Frame, plate: Plate | None = None, late: bool = False) -> PoseMeasurement | None:
         """See `base.Initialiser.measure`. Raises ValueError for an image or plate of another size or kind."""
         _check(frame, plate)
-        seen = self.tracker.track(frame.image, plate)
+        seen = self.tracker.track(frame.image, plate, frame.exposure.duration, late)
         if seen is None:
             self.sides.reset()
             self.register.forget_pose()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
-from blur_motion_ros.initialiser.blazepose import BlazePose, Detection, Region
+from blur_motion_ros.initialiser.blazepose import BlazePose, Detection, Region, landmark_file
 from blur_motion_ros.initialiser.settings import PersonSettings
 from blur_motion_ros.initialiser.views import consensus
 from blur_motion_ros.types import UNKNOWN_BACKGROUND, Landmarks, Plate
@@ -26,12 +27,28 @@ class PersonTracker:
     While they are tracked only the landmark network runs, on a region predicted from the frames before. When they are
     lost, candidates are tried in this order: the detector on the whole frame, on enlarged parts of it (about the place
     where they are expected, else one tile per frame), what differs from the clean plate, and the last region.
+
+    careful: gives the networks that read landmarks of long exposures (None: `networks` read all). Called once, at the
+    first of them.
     """
 
-    def __init__(self, networks: BlazePose, settings: PersonSettings | None = None):
+    def __init__(self, networks: BlazePose, settings: PersonSettings | None = None,
+                 careful: Callable[[], BlazePose] | None = None):
         self.networks = networks
         self.settings = settings or PersonSettings()
+        self._careful = None if careful is None else cache(careful)
         self.reset()
+
+    @staticmethod
+    def pretrained(settings: PersonSettings) -> PersonTracker:
+        """With the networks that the settings name. Raises what `BlazePose.pretrained` does."""
+        quick = BlazePose.pretrained(settings.threads, settings.landmarks)
+
+        def careful() -> BlazePose:
+            best = landmark_file("best")
+            return quick if best == quick.landmark_file else BlazePose.pretrained(settings.threads, "best")
+
+        return PersonTracker(quick, settings, careful if settings.landmarks == "auto" else None)
 
     def reset(self) -> None:
         """Forget whom we followed."""
@@ -44,34 +61,48 @@ class PersonTracker:
         self._lost = 0
         self._tile = 0
 
-    def track(self, image: np.ndarray, plate: Plate | None = None) -> Landmarks | None:
+    def track(self, image: np.ndarray, plate: Plate | None = None, exposure: float = 0.0,
+              late: bool = False) -> Landmarks | None:
         """Landmarks of the person followed in the next frame, image [H, W, 3] uint8 RGB; None while nobody is found.
 
-        plate: clean background under the light of this frame, or None."""
+        plate: clean background under the light of this frame, or None.  exposure: s that the shutter was open; long
+        ones are read carefully, unless this is late."""
+        reading = self.networks if late else self.reading(exposure)
+        looks = [reading] * self.settings.passes
         if self._tracked:
-            found = self._look(image, plate, self._predicted())
+            found = self._look(looks, image, plate, self._predicted())
             if found is not None:
                 return found
         self._tracked = False
+        if reading is not self.networks:
+            looks.insert(0, self.networks)  # most candidates are nobody: that is told quickly
         for candidate in self._candidates(image, plate):
-            found = self._look(image, plate, candidate)
+            found = self._look(looks, image, plate, candidate)
             if found is not None:
                 return found
         self._lost += 1
         return None
 
-    def _look(self, image: np.ndarray, plate: Plate | None, where: Detection) -> Landmarks | None:
-        """Landmarks at `where`, if they are a person's and still this person's; remembers them."""
+    def reading(self, exposure: float) -> BlazePose:
+        """The networks that read exposures of so many s."""
+        if self._careful is None or exposure < self.settings.long_exposure:
+            return self.networks
+        return self._careful()
+
+    def _look(self, looks: Sequence[BlazePose], image: np.ndarray, plate: Plate | None,
+              where: Detection) -> Landmarks | None:
+        """Landmarks at `where`, if they are a person's and still this person's; remembers them. looks: the networks
+        that look in turn, each where the one before found the person."""
         s = self.settings
         seen = where
-        for i in range(s.passes):
-            region, mask = Region.around(seen.hip, seen.scale), s.mask and i == s.passes - 1
-            landmarks, seen = self.networks.landmarks(image, region, plate, mask)
+        for i, networks in enumerate(looks):
+            region, mask = Region.around(seen.hip, seen.scale), s.mask and i == len(looks) - 1
+            landmarks, seen = networks.landmarks(image, region, plate, mask)
             if landmarks.score < s.presence_score or not self._same(where, seen):
                 return None
         self._frames = self._frames + 1 if self._tracked else 1
         if self._frames <= s.mirrored:
-            mirrored, _ = self.networks.landmarks(image, replace(region, mirrored=True), plate, False)
+            mirrored, _ = networks.landmarks(image, replace(region, mirrored=True), plate, False)
             landmarks = consensus([landmarks, mirrored], landmarks)
         self._velocity = seen.hip - self._last.hip if self._tracked and self._last is not None else np.zeros(2)
         self._sized = min(self._sized + 1, _SIZE_FRAMES) if self._tracked or self._waiting else 1

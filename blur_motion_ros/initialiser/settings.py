@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from blur_motion_ros.settings import setting
+from blur_motion_ros.types import LONG_EXPOSURE
 
 
 @dataclass(frozen=True)
@@ -12,8 +13,11 @@ class PersonSettings:
     """Finding one person and keeping to them (BlazePose)."""
 
     threads: int = setting(1, "threads of the pose networks", low=1, high=16)
-    landmarks: str = setting("full", "landmark network: full (9 ms), heavy (27 ms, better; comes from npm), heavy "
-                             "where it has been fetched (best), or a TFLite file of that kind")
+    landmarks: str = setting("auto", "landmark network: full (9 ms), heavy (27 ms, better; comes from npm), heavy "
+                             "where it has been fetched (best), that where exposures are long and full elsewhere "
+                             "(auto), or a TFLite file of that kind")
+    long_exposure: float = setting(LONG_EXPOSURE, "exposure from which auto takes the heavy network", unit="s",
+                                   low=0.0, high=10.0)
     select: str = setting("largest", "whom to follow when several people are found: the largest, the one nearest to "
                           "the person followed before, or the one at target_x, target_y",
                           choices=("largest", "nearest", "target"))

@@ -215,9 +215,9 @@ class VibeInitialiser:
             if part is not None:
                 part.reset()
 
-    def measure(self, frame: Frame, plate: Plate | None = None) -> PoseMeasurement | None:
-        """The body at mid exposure, or None where nobody is found. plate: clean background under this frame's light."""
-        landmarks = self.tracker.track(frame.image, plate)
+    def measure(self, frame: Frame, plate: Plate | None = None, late: bool = False) -> PoseMeasurement | None:
+        """See `base.Initialiser.measure`."""
+        landmarks = self.tracker.track(frame.image, plate, frame.exposure.duration, late)
         if landmarks is None:
             self.register.forget_pose()
             self._sides.reset()

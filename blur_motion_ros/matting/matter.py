@@ -40,7 +40,7 @@ class Matters:
         """
         method = self.settings.method
         if method == "auto":
-            method = "network" if whole and exposure >= self.settings.network_from else "difference"
+            method = "network" if whole and exposure >= self.settings.long_exposure else "difference"
         if method not in self._loaded:
             self._loaded[method] = _available(replace(self.settings, method=method))
         return self._loaded[method]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from blur_motion_ros.settings import setting
+from blur_motion_ros.types import LONG_EXPOSURE
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class MattingSettings:
     method: str = setting("auto", "difference: background difference (CPU); network: Background-Matting-V2 file; "
                           "fused: both; auto: the difference, and the network where exposures are long",
                           choices=("auto", "difference", "network", "fused"))
-    network_from: float = setting(0.05, "exposure from which auto takes the network", unit="s", low=0.0, high=10.0)
+    long_exposure: float = setting(LONG_EXPOSURE, "exposure from which auto takes the network", unit="s", low=0.0,
+                                   high=10.0)
     model: str = setting("", "network file (.onnx or TorchScript .pt) for the methods network and fused; empty: the "
                          "package's own")
     noise: float = setting(0.006, "colour noise, linear light, assumed where the plate does not say",

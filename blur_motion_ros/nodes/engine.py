@@ -14,13 +14,14 @@ class Engine(Protocol):
     """What the nodes need of the pipeline.  faces: [F, 3] of `mesh`.  timings: stage -> ms of the last frame.
 
     `see`, `matte` and `set_background` run in one thread, the others in another; `see` is one frame ahead.
-    fresh: the frame continues nothing that came before.  matte: a part of `fit` that may be done before.
+    fresh: the frame continues nothing that came before.  late: it had to wait for the one before.  matte: a part of
+    `fit` that may be done before.
     """
 
     faces: np.ndarray
     timings: dict[str, float]
 
-    def see(self, frame: Frame, fresh: bool) -> Any: ...
+    def see(self, frame: Frame, fresh: bool, late: bool) -> Any: ...
 
     def matte(self, seen: Any) -> Any: ...
 
@@ -67,8 +68,8 @@ class PipelineEngine:
         return {"exposure_estimate_s": found.duration, "exposure_estimate_sigma_s": found.sigma,
                 "exposure_estimate_share": found.fraction}
 
-    def see(self, frame: Frame, fresh: bool) -> Any:
-        return self._pipeline.see(frame, fresh)
+    def see(self, frame: Frame, fresh: bool, late: bool) -> Any:
+        return self._pipeline.see(frame, fresh, late)
 
     def matte(self, seen: Any) -> Any:
         return self._pipeline.matte(seen)

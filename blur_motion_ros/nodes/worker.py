@@ -25,6 +25,7 @@ from blur_motion_ros.nodes.intake import Arrived, Intake
 from blur_motion_ros.types import Frame, MotionEstimate
 
 _POLL_S = 0.1
+_WAITED = 0.2  # share of the time between images that an image waits for the one before until it is late
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class FitWorker:
 
     make_engine: called in the worker's thread, as loading takes seconds.  deliver(engine, result): gets every estimate.
     watch(image): sees every good image.  hurry_after: share of the time between images after which a fit takes only the
-    steps that it must (0: never).  error: why there is no engine, or ''.
+    steps that it must (0: nothing is ever hurried).  error: why there is no engine, or ''.
     """
 
     def __init__(self, make_engine: Callable[[], Engine], intake: Intake, deliver: Callable[[Engine, Result], None],
@@ -89,6 +90,7 @@ class FitWorker:
         self._handover = Handover()
         self._requests: list[Callable[[Engine], None]] = []
         self._fresh = False
+        self._seen_at = -math.inf  # when the last image had been looked at, monotonic s
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, name="see", daemon=True)]
@@ -154,18 +156,19 @@ class FitWorker:
         fresh, self._fresh = taken.flush or self._fresh, False
         start = time.perf_counter()
         try:
-            seen = engine.see(taken.frame, fresh)
+            seen = engine.see(taken.frame, fresh, self._seen_at - arrived > self._share_of_period(_WAITED))
             if not self._handover.awaited:
                 seen = engine.matte(seen)
         except Exception:
             self._fresh = fresh  # the next image is then the one that starts anew
             raise
+        self._seen_at = time.monotonic()
         self.see_ms.add(1e3 * (time.perf_counter() - start))
         self._handover.put((seen, taken, arrived))
 
     def _fit(self, engine: Engine, seen: Any, taken: Arrived, arrived: float) -> None:
         start = time.perf_counter()
-        until = start + self._patience()
+        until = start + self._share_of_period(self._hurry_after)
         estimate = engine.fit(seen, until)
         self.late.add(float(time.perf_counter() > until))
         self.fit_ms.add(1e3 * (time.perf_counter() - start))
@@ -175,10 +178,10 @@ class FitWorker:
         self._deliver(engine, Result(frame, estimate, taken.clock, arrived))
         self.output_rate.tick()
 
-    def _patience(self) -> float:
-        """How long a fit may take all the steps it likes, s."""
+    def _share_of_period(self, share: float) -> float:
+        """Of the time between images, s; endless where nothing is hurried or no rate is known."""
         rate = self.input_rate.value()
-        return self._hurry_after / rate if self._hurry_after > 0 and rate > 0 else math.inf
+        return share / rate if self._hurry_after > 0 and rate > 0 else math.inf
 
     def _run_requests(self, engine: Engine) -> None:
         with self._lock:
