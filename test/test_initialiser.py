@@ -167,7 +167,7 @@ def test_best_network_is_the_full_one_where_there_is_no_other(tmp_path, monkeypa
 
 
 def test_long_exposures_are_read_carefully_unless_there_is_no_time():
-    """Whoever is found is first looked at quickly: most candidates are nobody."""
+    """Somebody who was lost is looked for quickly."""
     image = np.zeros((400, 800, 3), np.uint8)
     quick, careful, loaded = OnePersonAt((100, 200)), OnePersonAt((100, 200)), []
     tracker = PersonTracker(quick, PersonSettings(mirrored=0, long_exposure=0.05),
@@ -183,11 +183,13 @@ def test_long_exposures_are_read_carefully_unless_there_is_no_time():
     assert looks(0.06, late=True) == (1, 0)
     assert len(loaded) == 1
     tracker.reset()
+    assert looks(0.06) == (0, 1)
+    there, quick.people, quick.looks, careful.looks = quick.people, [], 0, 0
+    careful.people = []
+    assert tracker.track(image, None, 0.06) is None
+    assert careful.looks == 1 and quick.looks >= 1, "where they were to be, and then quickly at all other places"
+    quick.people = careful.people = there
     assert looks(0.06) == (1, 1) and looks(0.06) == (0, 1)
-    quick.people, careful.people = [Detection(np.array([500.0, 200]), np.array([500.0, 150]), 0.9)], []
-    quick.looks = careful.looks = 0
-    tracker.reset()
-    assert tracker.track(image, None, 0.06) is None and careful.looks == 1, "only the quick one saw somebody"
 
 
 def test_a_named_network_reads_all_exposures():

@@ -301,9 +301,11 @@ def test_an_image_that_waited_for_the_one_before_is_late(seconds, share, least, 
             bench.camera.image(step_s=0.04)
             bench.graph.spin_for(0.04)
         late = np.mean(bench.engine.late[8:])
+        bench.graph.spin_for(0.3)
+        told = float(bench.diagnostics("fit")["see_hurried_share"])
     finally:
         bench.graph.close()
-    assert least <= late <= most, late
+    assert least <= late <= most and least <= told <= most, (late, told)
 
 
 def test_reset_service(bench):

@@ -74,8 +74,8 @@ class PersonTracker:
             if found is not None:
                 return found
         self._tracked = False
-        if reading is not self.networks:
-            looks.insert(0, self.networks)  # most candidates are nobody: that is told quickly
+        if reading is not self.networks and self._waiting:
+            looks.insert(0, self.networks)  # of the many places where a lost person may be, most are told quickly
         for candidate in self._candidates(image, plate):
             found = self._look(looks, image, plate, candidate)
             if found is not None:

@@ -132,7 +132,8 @@ class FitNode(BaseNode):
         values = {"output_rate_hz": self.worker.output_rate.value(), "estimates": self.worker.output_rate.total,
                   "see_ms_p50": see50, "see_ms_p95": see95, "see_ms_p99": see99,
                   "fit_ms_p50": fit50, "fit_ms_p95": fit95, "fit_ms_p99": fit99,
-                  "fit_hurried_share": self.worker.late.mean(),
+                  "see_hurried_share": self.worker.seen_late.mean(),
+                  "fit_hurried_share": self.worker.fitted_late.mean(),
                   "latency_since_arrival_ms_p50": arrival50, "latency_since_arrival_ms_p99": arrival99,
                   "latency_since_shutter_closed_ms_p50": stamp50, "latency_since_shutter_closed_ms_p99": stamp99}
         values |= {f"stage_{name}_ms": float(ms) for name, ms in self.worker.timings.items()}

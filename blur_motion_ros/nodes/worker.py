@@ -82,7 +82,8 @@ class FitWorker:
         self._hurry_after = hurry_after
         self.watch: Callable[[np.ndarray], None] = lambda image: None
         self.input_rate, self.output_rate = Rate(), Rate()
-        self.see_ms, self.fit_ms, self.late = Window(), Window(), Window()
+        self.see_ms, self.fit_ms = Window(), Window()
+        self.seen_late, self.fitted_late = Window(), Window()
         self.timings: dict[str, float] = {}
         self.values: dict[str, float] = {}
         self.error = ""
@@ -156,13 +157,15 @@ class FitWorker:
         fresh, self._fresh = taken.flush or self._fresh, False
         start = time.perf_counter()
         try:
-            seen = engine.see(taken.frame, fresh, self._seen_at - arrived > self._share_of_period(_WAITED))
+            late = self._seen_at - arrived > self._share_of_period(_WAITED)
+            seen = engine.see(taken.frame, fresh, late)
             if not self._handover.awaited:
                 seen = engine.matte(seen)
         except Exception:
             self._fresh = fresh  # the next image is then the one that starts anew
             raise
         self._seen_at = time.monotonic()
+        self.seen_late.add(float(late))
         self.see_ms.add(1e3 * (time.perf_counter() - start))
         self._handover.put((seen, taken, arrived))
 
@@ -170,7 +173,7 @@ class FitWorker:
         start = time.perf_counter()
         until = start + self._share_of_period(self._hurry_after)
         estimate = engine.fit(seen, until)
-        self.late.add(float(time.perf_counter() > until))
+        self.fitted_late.add(float(time.perf_counter() > until))
         self.fit_ms.add(1e3 * (time.perf_counter() - start))
         self.timings = engine.timings.copy()
         self.values = dict(getattr(engine, "values", {}))
