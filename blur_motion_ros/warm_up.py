@@ -99,7 +99,6 @@ class _MadeUpPerson:
             return None
         networks = self._real.tracker.reading(frame.exposure.duration)
         seen, _ = networks.landmarks(frame.image, self._region, plate)
-        networks.landmarks(frame.image, self._region, plate, mask=False)  # as in a mirror
         made_up = self._landmarks
         return self._real.of_landmarks(frame, replace(made_up, mask=seen.mask, mask_to_image=seen.mask_to_image))
 

@@ -13,8 +13,8 @@ from blur_motion_ros.body.joints import BLAZEPOSE33_MIRROR
 from blur_motion_ros.initialiser.blazepose import BlazePose, Detection, Region
 from blur_motion_ros.initialiser.person import PersonTracker
 from blur_motion_ros.initialiser.settings import PersonSettings
-from blur_motion_ros.initialiser.sides import swapped
-from blur_motion_ros.initialiser.views import VIEWS, agreed, consensus, looked_again
+from blur_motion_ros.initialiser.sides import swapped, turned
+from blur_motion_ros.initialiser.views import VIEWS, agreed, consensus, looked_again, outvoted
 from blur_motion_ros.types import Landmarks
 
 MIRROR = list(BLAZEPOSE33_MIRROR)
@@ -172,11 +172,57 @@ def test_the_first_frames_of_a_track_are_the_mean_with_the_mirror():
         return float((tracker.track(image).image - networks.truth.image)[:, 0].mean())
 
     assert [shift() for _ in range(4)] == pytest.approx([0, 0, 2, 2])
-    assert networks.looks == 2 * [(False, True), (True, False)] + 2 * [(False, True)]
+    assert networks.looks == 2 * [(False, True), (True, True)] + 2 * [(False, True)]
     networks.score = 0.0
     assert tracker.track(image) is None
     networks.score = 0.9
     assert shift() == pytest.approx(0)  # found again: another track
+
+
+class OfTheTrunk:
+    """Networks that say whether the person turns their back, by the index of the frame and in the mirror."""
+
+    def __init__(self, truth: Landmarks, plain: str, mirrored: str = ""):
+        self.truth, self.said, self.frame = truth, (plain, mirrored or plain), 0
+
+    def detect(self, image, least_score=0.5):
+        return [Detection(np.array([250.0, 250]), np.array([250.0, 130]), 0.9)]
+
+    def landmarks(self, image, region, plate=None, mask=True):
+        back = self.said[region.mirrored][self.frame] == "b"
+        return swapped(self.truth, True, True, True) if back else self.truth, self.detect(image)[0]
+
+
+@pytest.mark.parametrize(("careful", "in_a_mirror", "quick", "seen"), [
+    ("ffbbf", "", "fffff", "fffff"),  # two against two: as before
+    ("bbbbb", "ffbbb", "fffff", "fffff"),  # outvoted, then two against two
+    ("ffbbf", "fffff", "bbbbb", "ffbbb"),  # three against one, then two against two
+    ("ffbbb", "", "fffbb", "fffbb"),  # whoever turns round is followed once both say so
+    ("bbbbb", "", "bbfff", "bbbbb"),  # the quick one is not asked where nothing changes
+])
+def test_nobody_turns_round_on_the_word_of_one_network(careful, in_a_mirror, quick, seen):
+    rng = np.random.default_rng(5)
+    truth, image = landmarks(rng), np.zeros((480, 640, 3), np.uint8)
+    networks = [OfTheTrunk(truth, quick), OfTheTrunk(truth, careful, in_a_mirror)]
+    tracker = PersonTracker(networks[0], PersonSettings(mirrored=2), lambda: networks[1])
+    said = ""
+    for i in range(len(seen)):
+        for n in networks:
+            n.frame = i
+        said += "b" if turned(tracker.track(image, None, 0.06), truth) else "f"
+    assert said == seen
+
+
+def test_most_views_decide_which_way_the_trunk_faces_and_the_last_frame_where_they_are_equal():
+    rng = np.random.default_rng(6)
+    front = landmarks(rng)
+    back = swapped(front, True, True, True)
+    of_three = outvoted([back, front, shaken(front, rng), front], None)
+    assert not turned(of_three, front) and np.abs(of_three.image - front.image).max() < 1
+    assert turned(outvoted([back, front, front, back], None), front), "the first"
+    assert turned(outvoted([front, front, back, back], back), front)
+    assert not turned(outvoted([back, back, front, front], front), front)
+    assert turned(outvoted([back, back, front], front), front)
 
 
 def test_every_frame_is_seen_both_ways_and_at_several_sizes():

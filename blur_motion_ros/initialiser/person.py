@@ -10,7 +10,8 @@ import numpy as np
 
 from blur_motion_ros.initialiser.blazepose import BlazePose, Detection, Region, landmark_file
 from blur_motion_ros.initialiser.settings import PersonSettings
-from blur_motion_ros.initialiser.views import consensus
+from blur_motion_ros.initialiser.sides import turned
+from blur_motion_ros.initialiser.views import consensus, outvoted
 from blur_motion_ros.types import UNKNOWN_BACKGROUND, Landmarks, Plate
 
 _TILE_OVERLAP = 0.5
@@ -53,6 +54,7 @@ class PersonTracker:
     def reset(self) -> None:
         """Forget whom we followed."""
         self._last: Detection | None = None
+        self._seen: Landmarks | None = None  # the last ones
         self._size = 0.0  # their usual radius: the last one before somebody is lost is often a wrong one
         self._sized = 0  # how many frames that is the mean of
         self._velocity = np.zeros(2)
@@ -101,14 +103,31 @@ class PersonTracker:
             if landmarks.score < s.presence_score or not self._same(where, seen):
                 return None
         self._frames = self._frames + 1 if self._tracked else 1
-        if self._frames <= s.mirrored:
-            mirrored, _ = networks.landmarks(image, replace(region, mirrored=True), plate, False)
-            landmarks = consensus([landmarks, mirrored], landmarks)
+        landmarks = self._reconsidered(landmarks, networks, image, plate, region)
         self._velocity = seen.hip - self._last.hip if self._tracked and self._last is not None else np.zeros(2)
         self._sized = min(self._sized + 1, _SIZE_FRAMES) if self._tracked or self._waiting else 1
         self._size += (seen.radius - self._size) / self._sized
         self._last, self._tracked, self._lost = seen, True, 0
+        self._seen = landmarks
         return landmarks
+
+    def _reconsidered(self, landmarks: Landmarks, networks: BlazePose, image: np.ndarray, plate: Plate | None,
+                      region: Region) -> Landmarks:
+        """What is made of the landmarks that networks saw in a region: the first frames of a track are looked at in a
+        mirror as well. The careful network takes the front for the back now and then, for several frames. So a body
+        that it begins with, or sees turned round, the quick one looks at too, and most of the four views decide."""
+        mask, careful = self.settings.mask, networks is not self.networks
+        begins = self._frames <= self.settings.mirrored
+        turns = careful and self._seen is not None and turned(landmarks, self._seen)
+        if not begins and not turns:
+            return landmarks
+        # With masks that nobody wants: a network without one is another to load (heavy: 0.1 GB).
+        mirror = replace(region, mirrored=True)
+        views = [landmarks, networks.landmarks(image, mirror, plate, mask)[0]]
+        if not careful:
+            return consensus(views, landmarks)
+        views += [self.networks.landmarks(image, r, plate, mask)[0] for r in (region, mirror)]
+        return outvoted(views, self._seen)
 
     def _predicted(self) -> Detection:
         last = self._last

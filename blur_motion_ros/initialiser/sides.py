@@ -107,6 +107,12 @@ def _step(cost, position, velocity, read, price, part, lasting):
     return out_cost, out_position, out_velocity
 
 
+def turned(a: Landmarks, b: Landmarks) -> bool:
+    """Whether the trunk faces the other way in one than in the other, as far as the image tells."""
+    across = [np.diff(x.image[TRUNK].reshape(2, 2, 2), axis=1) for x in (a, b)]
+    return bool((across[0] * across[1]).sum() < 0)
+
+
 def swapped(landmarks: Landmarks, legs: bool, arms: bool, trunk: bool = False) -> Landmarks:
     """The landmarks with left and right legs, arms, or trunk and face exchanged (depth stays where it was told)."""
     order = np.arange(33)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from blur_motion_ros.initialiser.blazepose import MASK_SIZE, BlazePose, Region
-from blur_motion_ros.initialiser.sides import READINGS, TRUNK, swapped
+from blur_motion_ros.initialiser.sides import READINGS, TRUNK, swapped, turned
 from blur_motion_ros.types import Landmarks, Plate
 
 _BODY = np.s_[11:]  # landmarks below the face
@@ -63,6 +63,17 @@ def agreed(found: Sequence[Landmarks], seen: Landmarks, asked: Sequence[Landmark
     other = swapped(seen, True, True, True)
     turned = np.mean([_apart(answer, other, TRUNK) < _apart(answer, seen, TRUNK) for answer in asked or found])
     return Again(consensus(found, seen, trunk=True), float(turned))
+
+
+def outvoted(views: Sequence[Landmarks], before: Landmarks | None) -> Landmarks:
+    """The consensus of those views that have the trunk as most have it. Where there are as many of the others, as
+    `before` (None: the first view) has it."""
+    first = views[0]
+    other = [turned(view, first) for view in views]
+    tie = sum(other) == len(views) / 2
+    wanted = before is not None and turned(before, first) if tie else sum(other) > len(views) / 2
+    kept = [view for view, o in zip(views, other, strict=True) if o == wanted]
+    return consensus(kept, kept[0])
 
 
 def consensus(found: Sequence[Landmarks], seen: Landmarks, trunk: bool = False) -> Landmarks:
