@@ -61,8 +61,8 @@ def agreed(found: Sequence[Landmarks], seen: Landmarks, asked: Sequence[Landmark
     """The consensus of answers read with the trunk as in `seen`, and how many of those that are asked (None: the same
     answers) had it the other way round."""
     other = swapped(seen, True, True, True)
-    turned = np.mean([_apart(answer, other, TRUNK) < _apart(answer, seen, TRUNK) for answer in asked or found])
-    return Again(consensus(found, seen, trunk=True), float(turned))
+    share = np.mean([_apart(answer, other, TRUNK) < _apart(answer, seen, TRUNK) for answer in asked or found])
+    return Again(consensus(found, seen, trunk=True), float(share))
 
 
 def outvoted(views: Sequence[Landmarks], before: Landmarks | None) -> Landmarks:
@@ -70,8 +70,8 @@ def outvoted(views: Sequence[Landmarks], before: Landmarks | None) -> Landmarks:
     `before` (None: the first view) has it."""
     first = views[0]
     other = [turned(view, first) for view in views]
-    tie = sum(other) == len(views) / 2
-    wanted = before is not None and turned(before, first) if tie else sum(other) > len(views) / 2
+    majority = 2 * sum(other) - len(views)
+    wanted = majority > 0 if majority else before is not None and turned(before, first)
     kept = [view for view, o in zip(views, other, strict=True) if o == wanted]
     return consensus(kept, kept[0])
 
