@@ -166,6 +166,22 @@ def test_best_network_is_the_full_one_where_there_is_no_other(tmp_path, monkeypa
     assert blazepose.landmark_file("auto") == tmp_path / full.name, "of short exposures"
 
 
+def test_a_damaged_network_that_nobody_named_is_done_without(tmp_path, monkeypatch, caplog):
+    """It has the right size, so that its checksum is not looked at again."""
+    for name in ("pose_landmark_full.tflite", "pose_detection.tflite"):
+        (tmp_path / name).symlink_to(assets.asset(name))
+    heavy = assets.ASSETS["pose_landmark_heavy.tflite"]
+    with open(tmp_path / heavy.name, "wb") as f:
+        f.truncate(heavy.size)
+    monkeypatch.setenv("BLUR_MOTION_ASSETS", str(tmp_path))
+    tracker = PersonTracker.pretrained(PersonSettings())
+    assert tracker.reading(0.06) is tracker.reading(0.07) is tracker.networks
+    assert len(caplog.records) == 1
+    assert heavy.name in caplog.text and "delete it" in caplog.text
+    with pytest.raises(ValueError, match=heavy.name):
+        PersonTracker.pretrained(PersonSettings(landmarks="heavy"))
+
+
 def test_long_exposures_are_read_carefully_unless_there_is_no_time():
     """Somebody who was lost is looked for quickly."""
     image = np.zeros((400, 800, 3), np.uint8)

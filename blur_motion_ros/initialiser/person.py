@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -14,6 +15,7 @@ from blur_motion_ros.initialiser.sides import turned
 from blur_motion_ros.initialiser.views import consensus, outvoted
 from blur_motion_ros.types import UNKNOWN_BACKGROUND, Landmarks, Plate
 
+_log = logging.getLogger(__name__)
 _TILE_OVERLAP = 0.5
 _LEAD = 0.5  # share of the last step by which the next region leads (a full step overshoots after a bad frame)
 _SIZE_FRAMES = 15  # over which somebody's usual size is taken
@@ -47,7 +49,14 @@ class PersonTracker:
 
         def careful() -> BlazePose:
             best = landmark_file("best")
-            return quick if best == quick.landmark_file else BlazePose.pretrained(settings.threads, "best")
+            if best == quick.landmark_file:
+                return quick
+            try:
+                return BlazePose.pretrained(settings.threads, str(best))
+            except ValueError as error:  # of a file that nobody named: a worse reading instead of none
+                _log.warning("long exposures are read by the full landmark network as well: %s; or delete it and run "
+                             "`blur-motion assets`", error)
+                return quick
 
         return PersonTracker(quick, settings, careful if settings.landmarks == "auto" else None)
 
@@ -115,19 +124,22 @@ class PersonTracker:
                       region: Region) -> Landmarks:
         """What is made of the landmarks that networks saw in a region: the first frames of a track are looked at in a
         mirror as well. The careful network takes the front for the back now and then, for several frames. So a body
-        that it begins with, or sees turned round, the quick one looks at too, and most of the four views decide."""
-        mask, careful = self.settings.mask, networks is not self.networks
+        that it begins with, or sees turned round, the quick one looks at too. Where the two differ, or a track begins,
+        both look in a mirror as well, and most of the four views decide."""
+        # Views with masks that nobody wants: a network without one is another to load (heavy: 0.1 GB).
+        mask, careful, mirror = self.settings.mask, networks is not self.networks, replace(region, mirrored=True)
+        views = [landmarks]
         begins = self._frames <= self.settings.mirrored
         turns = careful and self._seen is not None and turned(landmarks, self._seen)
-        if not begins and not turns:
+        if careful and (begins or turns):
+            views.append(self.networks.landmarks(image, region, plate, mask)[0])
+        if begins or len(views) > 1 and turned(*views):
+            views.append(networks.landmarks(image, mirror, plate, mask)[0])
+            if careful:
+                views.append(self.networks.landmarks(image, mirror, plate, mask)[0])
+        if len(views) == 1:
             return landmarks
-        # With masks that nobody wants: a network without one is another to load (heavy: 0.1 GB).
-        mirror = replace(region, mirrored=True)
-        views = [landmarks, networks.landmarks(image, mirror, plate, mask)[0]]
-        if not careful:
-            return consensus(views, landmarks)
-        views += [self.networks.landmarks(image, r, plate, mask)[0] for r in (region, mirror)]
-        return outvoted(views, self._seen)
+        return outvoted(views, self._seen) if careful else consensus(views, landmarks)
 
     def _predicted(self) -> Detection:
         last = self._last
