@@ -62,7 +62,7 @@ def main() -> None:
     live = measurements(args.sequence, config.from_arguments(args), 0, args.cache)
 
     def measured(change: str) -> float:
-        return cost(args.sequence, live, " ".join([*args.assignments, change]), args.rounds)[0]
+        return cost(args.sequence, live, " ".join([*args.assignments, change]), args.rounds)[0][0]
 
     print("| against | value: CPU ms per window (median) | straight line | residual | growth | at most linear |\n"
           + "|---|---|---|---|---|---|")

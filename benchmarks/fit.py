@@ -1,4 +1,5 @@
-"""Cost of the blur fit: python benchmarks/fit.py SEQUENCE. Processor ms per window against N, size, frames, degree.
+"""Cost of the blur fit: python benchmarks/fit.py SEQUENCE. Processor ms per window against N, size, frames, degree:
+median, and the 95th percentile (a window also tries limbs begun anew now and then).
 
 Each row changes some settings; ratios to the first row were measured in the same run, on one thread. Rows of the
 first-order path on a GPU are left out, with the reason, where there is none. More on GPUs: benchmarks/gpu.sh.
@@ -31,16 +32,19 @@ def main() -> None:
     parser.add_argument("--changes", nargs="+", default=list(CHANGES), metavar="'NAME=VALUE ...'")
     parser.add_argument("--rounds", type=int, default=3, help="passes over the sequence; the first is not counted")
     args = parser.parse_args()
+    if args.rounds < 2:
+        parser.error("--rounds: at least 2, as the first is not counted")
     live, base = measurements(args.sequence, config.Settings(), 0), None
-    print("| change | CPU ms per window (median) | ratio | wall ms (median) |\n|---|---|---|---|")
+    print("| change | CPU ms per window (median) | ratio | p95 | wall ms (median) | p95 |\n|---|---|---|---|---|---|")
     for change in args.changes:
         reason = nvdiffrast_missing() if "device=cuda" in change else ""
         if reason:
-            print(f"| {change} | not measured: {reason} | | |", flush=True)
+            print(f"| {change} | not measured: {reason} | | | | |", flush=True)
             continue
         cpu, wall = cost(args.sequence, live, change, args.rounds)
-        base = base or cpu
-        print(f"| {change or 'defaults'} | {cpu:.1f} | {cpu / base:.2f} | {wall:.1f} |", flush=True)
+        base = base or cpu[0]
+        print(f"| {change or 'defaults'} | {cpu[0]:.1f} | {cpu[0] / base:.2f} | {cpu[1]:.1f} | {wall[0]:.1f} | "
+              f"{wall[1]:.1f} |", flush=True)
 
 
 def nvdiffrast_missing() -> str:
@@ -50,8 +54,8 @@ def nvdiffrast_missing() -> str:
     return unavailable()
 
 
-def cost(folder, live, change: str, rounds: int) -> tuple[float, float]:
-    """Median processor and wall ms of `BlurFit.update`."""
+def cost(folder, live, change: str, rounds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Processor and wall ms of `BlurFit.update`: median and 95th percentile of each."""
     recording = sequence.read(folder)
     pipeline = Pipeline(config.load(None, config.parse_assignments(change.split())),
                         initialiser=Replay(live))
@@ -76,7 +80,7 @@ def cost(folder, live, change: str, rounds: int) -> tuple[float, float]:
         if turn == 0:
             cpu.clear()
             wall.clear()
-    return float(np.median(cpu) * 1e3), float(np.median(wall) * 1e3)
+    return 1e3 * np.percentile(cpu, (50, 95)), 1e3 * np.percentile(wall, (50, 95))
 
 
 if __name__ == "__main__":
