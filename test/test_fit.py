@@ -113,32 +113,30 @@ def test_rasteriser_covers_a_triangle_exactly():
     assert frames.alpha.sum() == 0  # seen from behind
 
 
-def test_image_jacobian_against_finite_differences(scene):
-    """Directional derivatives of a finely rendered image: the linearisation must point the same way."""
+@pytest.mark.parametrize(("supersample", "alike", "low", "high"), [(8, 0.96, 0.88, 1.1), (2, 0.85, 0.7, 1.2)])
+def test_image_jacobian_against_finite_differences(scene, supersample, alike, low, high):
+    """Directional derivatives of a finely rendered image: drawn as finely, the linearisation is the same image; as
+    coarsely as the fit draws, it still points the same way, for thin limbs too."""
     free = np.random.default_rng(1).normal(0, 0.05, (21, 3, 3)) * np.array([0.3] + [1] * 20)[:, None, None]
-    posed, workspace, predicted = scene.render(free)
-    target = image_terms.Target(predicted, np.ones_like(predicted), scene.background, K)
-    error = image_terms.residual(target, predicted, 4.0)
-    rng = np.random.default_rng(2)
+    posed, workspace, predicted = scene.render(free, supersample)
     checks = [("translation x", 0, 0, 0), ("translation y", 0, 0, 1), ("shoulder", 16, 0, 2), ("arm rate", 17, 1, 2),
-              ("knee", 4, 0, 2), ("pelvis", 0, 0, 2)]
+              ("knee", 4, 0, 2), ("pelvis", 0, 0, 2), ("elbow", 18, 0, 2), ("elbow rate", 19, 1, 2),
+              ("wrist", 20, 0, 2), ("neck", 12, 0, 2)]
     for name, joint, order, axis in checks:
         direction = np.zeros((21, 3, 3))
         slot = 0 if name.startswith("translation") else 1 + int(np.flatnonzero(FREE_JOINTS == joint)[0])
         direction[slot, order, axis] = 1
         h = 0.01 if slot == 0 else 0.02
         difference = (scene.render(free + h * direction, 8)[2] - scene.render(free - h * direction, 8)[2]) / (2 * h)
-        wish = rng.normal(size=difference.shape).astype(np.float32) * 0 + difference
-        shifted = image_terms.Target(predicted + wish, np.ones_like(predicted), scene.background, K)
-        plain = image_terms.Residual(wish, np.ones_like(wish), 0.0)
+        shifted = image_terms.Target(predicted + difference, np.ones_like(predicted), scene.background, K)
+        plain = image_terms.Residual(difference, np.ones_like(difference), 0.0)
         hessian, gradient = image_terms.normal_equations(scene.body, posed, workspace, scene.layout, shifted, plain)
         flat = direction.reshape(-1)
         linear = np.sqrt(flat @ hessian.sum(0) @ flat)
         cosine = float(gradient.sum(0) @ flat) / (linear * np.sqrt((difference**2).sum()))
         gain = linear / np.sqrt((difference**2).sum())
-        assert cosine > 0.8, (name, cosine)
-        assert 0.5 < gain < 1.3, (name, gain)
-    assert error.cost == 0
+        assert cosine > alike, (name, cosine)
+        assert low < gain < high, (name, gain)
 
 
 def _directional(term, free, direction, h=1e-5):

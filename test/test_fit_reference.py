@@ -59,21 +59,16 @@ def information(rng, n):
 
 
 def slow_rows(window):
-    """d predicted / d coefficients [F, S, S, 4, n] from the image gradients, sample by sample."""
+    """d predicted / d coefficients [F, S, S, 4, n]: lines between samples, moved by the surface nearer to us."""
     p, frames = window.problem, window.problem.workspace.frames
     layout, body = p.layout, p.body
     posed = pose(body, p.reference, p.reference_transl, solver.widen(window.free), layout.basis)
     out = np.zeros((len(layout.exposures), SIZE, SIZE, 4, 21, layout.degree + 1, 3))
     for m, basis in enumerate(layout.basis):
         f = m // layout.subframes
-        for y in range(SIZE):
-            for x in range(SIZE):
-                v, z = moving_surface(frames, m, y, x)
-                if v < 0:
-                    continue
-                gradient = image_gradient(frames, p.target.background[f], m, y, x)  # [4, 2]
-                if np.abs(gradient).sum() < 1e-3:
-                    continue
+        for (y, x), movers in moving_surfaces(frames, body, m).items():
+            for v, z, gradient in movers:
+                gradient[:3] -= p.target.background[f, y, x][:, None] * gradient[3]
                 point = z * np.linalg.inv(K) @ [x, y, 1]
                 flow = np.array([[K[0, 0] / z, 0, -K[0, 0] * point[0] / z**2],
                                  [0, K[1, 1] / z, -K[1, 1] * point[1] / z**2]])
@@ -88,25 +83,29 @@ def slow_rows(window):
     return out.reshape(out.shape[:4] + (-1,))
 
 
-def moving_surface(frames, m, y, x):
-    """Vertex and depth of the surface that moves at a pixel: its own, or a neighbour's at least 8 cm nearer."""
-    v, z, own = frames.vertex[m, y, x], frames.depth[m, y, x], frames.depth[m, y, x]
-    for j in range(max(0, y - 1), min(SIZE, y + 2)):
-        for i in range(max(0, x - 1), min(SIZE, x + 2)):
-            d = frames.depth[m, j, i]
-            if d < z and d < own - image_terms.DEPTH_EDGE:
-                v, z = frames.vertex[m, j, i], d
-    return v, float(z)
-
-
-def image_gradient(frames, background, m, y, x):
-    """[4, 2] central differences of [colour - background * alpha, alpha], the plate taken at the pixel itself."""
-    out = np.zeros((4, 2))
-    for axis, (dy, dx) in enumerate(((0, 1), (1, 0))):
-        a, b = ((min(max(y + s * dy, 0), SIZE - 1), min(max(x + s * dx, 0), SIZE - 1)) for s in (1, -1))
-        alpha = 0.5 * (float(frames.alpha[m][a]) - float(frames.alpha[m][b]))
-        out[3, axis] = alpha
-        out[:3, axis] = 0.5 * (frames.colour[m][a].astype(float) - frames.colour[m][b]) - background[y, x] * alpha
+def moving_surfaces(frames, body, m):
+    """Of each pixel (y, x): vertex, depth and [4, 2] change of colour and coverage of what moves with each bone."""
+    covered = frames.face[m] >= 0
+    light = np.concatenate([frames.sample[m] * covered[..., None], covered[..., None]], -1).astype(float)
+    fine, out = len(covered), {}
+    step = fine // SIZE
+    for y, x, axis in np.ndindex(fine, fine, 2):
+        a, b = (y, x), (y + axis, x + 1 - axis)
+        if max(b) == fine or not (covered[a] or covered[b]):
+            continue
+        change = light[b] - light[a]
+        if np.abs(change).sum() < 2e-3:
+            continue
+        nearer = a if frames.zbuffer[m][a] <= frames.zbuffer[m][b] else b
+        v, z = frames.owner[m][nearer], float(frames.zbuffer[m][nearer])
+        for sample in (a, b):  # half of the change belongs to the pixel of each
+            movers = out.setdefault((sample[0] // step, sample[1] // step), [])
+            bones = [body.weight_joints[other, 0] for other, _, _ in movers]
+            if body.weight_joints[v, 0] not in bones and len(movers) < image_terms.MOVERS:
+                movers.append((v, z, np.zeros((4, 2))))
+                bones.append(body.weight_joints[v, 0])
+            at = bones.index(body.weight_joints[v, 0]) if body.weight_joints[v, 0] in bones else -1
+            movers[at][2][:, axis] += 0.5 * change / step
     return out
 
 
@@ -155,7 +154,7 @@ def test_rasteriser_equals_every_sample_in_every_triangle(window):
     pixel = points[:, :2] / points[:, 2:] @ np.diag([K[0, 0], K[1, 1]]) + K[:2, 2]
     corners, depth = 2 * (pixel + 0.5)[p.body.faces] - 0.5, points[p.body.faces, 2]  # supersampled grid
     nearest, drawn = np.full((2 * SIZE, 2 * SIZE), np.inf), np.full((2 * SIZE, 2 * SIZE), -1)
-    light = np.zeros((2 * SIZE, 2 * SIZE, 3))
+    light, heaviest = np.zeros((2 * SIZE, 2 * SIZE, 3)), np.full((2 * SIZE, 2 * SIZE), -1)
     y, x = np.mgrid[:2 * SIZE, :2 * SIZE]
     for f, (a, b, c) in enumerate(corners):
         area = np.cross(np.append(b - a, 0), np.append(c - a, 0))[2]
@@ -168,7 +167,11 @@ def test_rasteriser_equals_every_sample_in_every_triangle(window):
         over = (weights >= 0).all(-1) & (z < nearest)
         nearest[over], drawn[over] = z[over], f
         light[over] = weights[over] @ p.colours[p.body.faces[f]]
+        heaviest[over] = p.body.faces[f][weights[over].argmax(-1)]
     differ = frames.face[0] != drawn
+    covered = ~differ & (drawn >= 0)
+    assert np.abs(frames.sample[0] - light)[covered].max() < 2e-4
+    assert (heaviest == frames.owner[0])[covered].mean() > 0.99  # two corners may be as near
     assert (drawn >= 0).sum() > 300
     assert differ.mean() < 1e-3  # a sample on an edge may fall to either side in single precision
     same = ~differ.reshape(SIZE, 2, SIZE, 2).any((1, 3))

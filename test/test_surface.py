@@ -222,7 +222,8 @@ def total(solution):
 
 @pytest.mark.long
 def test_vertices_together_and_in_turn_with_the_second_order_solver(scene):
-    """The same with colours per vertex, whose turns are Levenberg-Marquardt's: within 5 % and 3 mm."""
+    """The same with colours per vertex, whose turns are Levenberg-Marquardt's: within 1 %, and 2 mm across the view (in
+    depth, which hardly changes the loss, 8)."""
     problem = scene.problem(colours=np.full_like(scene.colours, 0.4))
     start = np.zeros((21, 3, 3))
     start[:, 0] = np.random.default_rng(3).normal(0, 0.002, (21, 3))
@@ -230,13 +231,14 @@ def test_vertices_together_and_in_turn_with_the_second_order_solver(scene):
     grey = Surface.of_vertices(scene.body, problem.colours)
     together = solve_first_order(problem, start, settings, 120, surface=grey)
     free, surface = start, grey
-    for _ in range(3):
+    for _ in range(5):
         still = replace(settings, rate=0.0)
         surface = solve_first_order(problem, free, still, 40, surface=surface).surface
         free = solver.solve(replace(problem, colours=surface.values), free, 10, tolerance=1e-6).free
     loss = total(together), total(solve_first_order(problem, free, settings, 0, surface=surface))
-    apart = np.linalg.norm(scene.joints(together.free) - scene.joints(free), axis=-1).mean() * 1e3
-    assert loss[0] == pytest.approx(loss[1], rel=0.05) and apart < 3, (loss, apart)
+    across, depth = np.split(1e3 * (scene.joints(together.free) - scene.joints(free)), [2], -1)
+    apart = np.linalg.norm(across, axis=-1).mean(), np.abs(depth).mean()
+    assert loss[0] == pytest.approx(loss[1], rel=0.01) and apart[0] < 2 and apart[1] < 8, (loss, apart)
 
 
 # ------------------------------------------------------------------------------------------------- sliding window

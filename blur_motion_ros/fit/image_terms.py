@@ -17,8 +17,10 @@ from numba import njit
 
 from blur_motion_ros.fit.kinematics import FitBody, Posed
 from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, PART_OF_SLOT, PARTS, WindowLayout
-from blur_motion_ros.render.raster import DEPTH_EDGE, SubFrames
+from blur_motion_ros.render.raster import SubFrames
 
+MOVERS = 3  # most surfaces that move in one pixel of one sub-frame; further ones are taken for the last
+_UNIFORM = np.float32(2e-3)  # what changes less from sample to sample does not change
 _FIRST_SLOTS = np.array([first for first, _ in PARTS])
 
 
@@ -59,8 +61,9 @@ class Plan:
 
     def __init__(self, count: int, size: int):
         groups = count << len(PARTS)
-        self.source = np.full((count, size, size), -1, np.int32)
-        self.near = np.empty((count, size, size), np.float32)
+        self.source = np.full((count, size, size, MOVERS), -1, np.int32)
+        self.near = np.empty((count, size, size, MOVERS), np.float32)
+        self.jump = np.empty((count, size, size, MOVERS, 2, 4), np.float32)
         self.parts = np.zeros((count, size, size), np.uint8)
         self.pixels = np.empty(count * size * size, np.int64)
         self.group_exposure, self.group_parts, self.group_end, self.group_at, self.group_height = (
@@ -108,14 +111,14 @@ def normal_equations(body: FitBody, posed: Posed, workspace: Workspace, layout: 
     frames, plan = workspace.frames, workspace.plan
     count, orders = len(layout.exposures), layout.degree + 1
     hessian, gradient = np.zeros((count, layout.size, layout.size)), np.zeros((count, layout.size))
-    _sources(frames.depth, frames.vertex, frames.box, body.parts_of_vertices, layout.subframes, plan.source, plan.near,
-             plan.parts[:count])
+    _movers(frames.face, frames.zbuffer, frames.sample, frames.owner, frames.box, body.bone_of_vertices,
+            body.parts_of_vertices, layout.subframes, plan.source, plan.near, plan.jump, plan.parts[:count])
     widths = np.add.reduceat(3 * layout.active.sum(1), _FIRST_SLOTS)
     groups = _groups(plan.parts[:count], widths, plan.pixels, plan.group_exposure, plan.group_parts,
                      plan.group_end, plan.group_at, plan.group_height)
     blocks = plan.blocks(plan.group_at[groups])
     used = _blocks(plan.pixels, plan.group_parts[:groups], plan.group_end, plan.group_at, plan.source, plan.near,
-                   frames.colour, frames.alpha, target.background, target.weight, error.whitened, error.root_weight,
+                   plan.jump, target.background, target.weight, error.whitened, error.root_weight,
                    np.asarray(target.intrinsics, np.float32), posed.joints, posed.lever, layout.basis,
                    layout.subframes, body.chain_start, body.chain_slot, body.chain_share, (0,) * orders, layout.active,
                    blocks)
@@ -140,29 +143,83 @@ def _average(colour, alpha, box, background, out):
 
 
 @njit(cache=True, nogil=True)
-def _sources(depth, vertex, box, parts_of_vertices, subframes, source, near, parts):
-    """The surface that moves at every pixel of every sub-frame, and per exposure the parts that a pixel sees."""
-    size = depth.shape[1]
+def _movers(face, zbuffer, sample, owner, box, bone_of_vertices, parts_of_vertices, subframes, source, near, jump,
+            parts):
+    """What every pixel would win or lose by each surface that moves in it, in every sub-frame; and per exposure the
+    parts of the body that a pixel sees."""
     source[:] = -1
     parts[:] = 0
-    for m in range(depth.shape[0]):
-        f = m // subframes
-        if box[m, 2] == 0:
-            continue
-        for y in range(max(0, box[m, 1] - 1), min(size, box[m, 3] + 1)):
-            for x in range(max(0, box[m, 0] - 1), min(size, box[m, 2] + 1)):
-                best, own = depth[m, y, x], depth[m, y, x]
-                chosen = vertex[m, y, x]
-                for j in range(max(0, y - 1), min(size, y + 2)):
-                    for i in range(max(0, x - 1), min(size, x + 2)):
-                        d = depth[m, j, i]
-                        if d < best and d < own - DEPTH_EDGE:
-                            best = d
-                            chosen = vertex[m, j, i]
-                if chosen >= 0:
-                    source[m, y, x] = chosen
-                    near[m, y, x] = best
-                    parts[f, y, x] |= parts_of_vertices[chosen]
+    for m in range(face.shape[0]):
+        if box[m, 2]:
+            _changes(face[m], zbuffer[m], sample[m], owner[m], box[m], bone_of_vertices, parts_of_vertices, source[m],
+                     near[m], jump[m], parts[m // subframes])
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _changes(face, zbuffer, sample, owner, box, bone_of_vertices, parts_of_vertices, source, near, jump, parts):
+    """`_movers` of one sub-frame: every change from a sample to the next, to the right and down, in the pixels of both.
+    Of two samples, the nearer one's surface moves the line between them."""
+    fine = np.uint64(face.shape[0])
+    ss = face.shape[0] // source.shape[0]
+    whole, next_to = np.float32(1.0 / ss), np.uint64(1)
+    pixel = (np.arange(face.shape[0]) // ss).astype(np.uint64)
+    top, bottom = np.uint64(max(0, box[1] * ss - 1)), np.uint64(min(face.shape[0], box[3] * ss + 1))
+    left, right = np.uint64(max(0, box[0] * ss - 1)), np.uint64(min(face.shape[0], box[2] * ss + 1))
+    for y in range(top, bottom):
+        py = pixel[y]
+        for x in range(left, right):
+            px = pixel[x]
+            here = face[y, x] >= 0
+            for axis in range(2):
+                down = np.uint64(axis)
+                y1, x1 = y + down, x + next_to - down
+                if y1 == fine or x1 == fine:
+                    continue
+                there = face[y1, x1] >= 0
+                if not here and not there:
+                    continue
+                a, b = np.float32(here), np.float32(there)
+                r = b * sample[y1, x1, 0] - a * sample[y, x, 0]
+                g = b * sample[y1, x1, 1] - a * sample[y, x, 1]
+                bl = b * sample[y1, x1, 2] - a * sample[y, x, 2]
+                cover = b - a
+                if abs(r) + abs(g) + abs(bl) + abs(cover) < _UNIFORM:
+                    continue
+                if zbuffer[y, x] <= zbuffer[y1, x1]:
+                    v, z = owner[y, x], zbuffer[y, x]
+                else:
+                    v, z = owner[y1, x1], zbuffer[y1, x1]
+                qy, qx = pixel[y1], pixel[x1]
+                one = py == qy and px == qx
+                share = whole if one else np.float32(0.5) * whole
+                bits, bone = parts_of_vertices[v], bone_of_vertices[v]
+                k = _mover(source, near, jump, bone_of_vertices, py, px, v, bone, z)
+                jump[py, px, k, axis, 0] += share * r
+                jump[py, px, k, axis, 1] += share * g
+                jump[py, px, k, axis, 2] += share * bl
+                jump[py, px, k, axis, 3] += share * cover
+                parts[py, px] |= bits
+                if not one:
+                    k = _mover(source, near, jump, bone_of_vertices, qy, qx, v, bone, z)
+                    jump[qy, qx, k, axis, 0] += share * r
+                    jump[qy, qx, k, axis, 1] += share * g
+                    jump[qy, qx, k, axis, 2] += share * bl
+                    jump[qy, qx, k, axis, 3] += share * cover
+                    parts[qy, qx] |= bits
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _mover(source, near, jump, bone_of_vertices, y, x, v, bone, z):
+    """Where a pixel keeps what moves with this bone; a new place for vertex v at depth z if it has none yet."""
+    k = 0
+    while k < MOVERS - 1 and source[y, x, k] >= 0 and bone_of_vertices[source[y, x, k]] != bone:
+        k += 1
+    if source[y, x, k] < 0:
+        source[y, x, k], near[y, x, k] = v, z
+        for c in range(4):
+            jump[y, x, k, 0, c] = 0
+            jump[y, x, k, 1, c] = 0
+    return k
 
 
 @njit(cache=True)
@@ -221,7 +278,7 @@ def _rows_of_slots(parts, active, rows, kept):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _blocks(pixels, group_parts, group_end, group_at, source, near, colour, alpha, background, weight, whitened,
+def _blocks(pixels, group_parts, group_end, group_at, source, near, jump, background, weight, whitened,
             root_weight, k, joints, lever, basis, subframes, chain_start, chain_slot, chain_share, orders, active,
             blocks):
     """Fill the groups' blocks; returns how many pixels of each have a derivative at all.
@@ -229,7 +286,7 @@ def _blocks(pixels, group_parts, group_end, group_at, source, near, colour, alph
     `orders`: a tuple as long as the polynomials have orders; its length is known when this is compiled. Indices of the
     inner loops are unsigned: numba then need not ask whether they count from the end, and can use vector registers.
     """
-    size = np.uint64(alpha.shape[1])
+    size = np.uint64(source.shape[1])
     used = np.zeros(len(group_parts), np.int64)
     centres, levers, times = _as_single(joints, lever, basis)
     row_of = np.empty(FREE_COUNT, np.int64)
@@ -245,14 +302,15 @@ def _blocks(pixels, group_parts, group_end, group_at, source, near, colour, alph
             column[:4 * last] = 0
             moved = False
             for m in range(f * subframes, (f + 1) * subframes):
-                v = source[m, y, x]
+              for e in range(MOVERS):
+                v = source[m, y, x, e]
                 if v < 0:
-                    continue
-                z = near[m, y, x]
+                    break
+                z = near[m, y, x, e]
                 px = (np.float32(x) - k[0, 2]) / k[0, 0] * z
                 py = (np.float32(y) - k[1, 2]) / k[1, 1] * z
-                seen, qx, qy, qz = _pull(y, x, px / z, py / z, k[0, 0] / z, k[1, 1] / z, colour[m], alpha[m],
-                                         background[f], weight[f], root_weight[f], subframes)
+                seen, qx, qy, qz = _pull(px / z, py / z, k[0, 0] / z, k[1, 1] / z, jump[m, y, x, e],
+                                         background[f, y, x], weight[f, y, x], root_weight[f, y, x], subframes)
                 if not seen:
                     continue
                 moved = True
@@ -314,28 +372,19 @@ def _as_single(joints, lever, basis):
 
 
 @njit(cache=True, nogil=True, fastmath=True, inline="always")
-def _pull(y, x, tx, ty, fx, fy, colour, alpha, background, weight, root_weight, subframes):
+def _pull(tx, ty, fx, fy, jump, background, weight, root_weight, subframes):
     """Whitened change of the pixel's four channels per metre of the surface point along x, y, z; False: there is none.
 
     tx, ty: x / z and y / z of the point; fx, fy: pixels per metre there.
     """
-    one, last = np.uint64(1), np.uint64(alpha.shape[1] - 1)
-    half = np.float32(0.5)
-    x0, x1 = x - min(x, one), min(x + one, last)
-    y0, y1 = y - min(y, one), min(y + one, last)
-    ax = half * (alpha[y, x1] - alpha[y, x0])
-    ay = half * (alpha[y1, x] - alpha[y0, x])
-    b0, b1, b2 = background[y, x, 0], background[y, x, 1], background[y, x, 2]
-    gx = (half * (colour[y, x1, 0] - colour[y, x0, 0]) - b0 * ax,
-          half * (colour[y, x1, 1] - colour[y, x0, 1]) - b1 * ax,
-          half * (colour[y, x1, 2] - colour[y, x0, 2]) - b2 * ax, ax)
-    gy = (half * (colour[y1, x, 0] - colour[y0, x, 0]) - b0 * ay,
-          half * (colour[y1, x, 1] - colour[y0, x, 1]) - b1 * ay,
-          half * (colour[y1, x, 2] - colour[y0, x, 2]) - b2 * ay, ay)
+    b0, b1, b2 = background[0], background[1], background[2]
+    ax, ay = jump[0, 3], jump[1, 3]
+    gx = (jump[0, 0] - b0 * ax, jump[0, 1] - b1 * ax, jump[0, 2] - b2 * ax, ax)
+    gy = (jump[1, 0] - b0 * ay, jump[1, 1] - b1 * ay, jump[1, 2] - b2 * ay, ay)
     strength = (abs(gx[0]) + abs(gx[1]) + abs(gx[2]) + abs(gx[3]) + abs(gy[0]) + abs(gy[1]) + abs(gy[2]) + abs(gy[3]))
     share = np.float32(-1.0) / np.float32(subframes)
-    s = (share * weight[y, x, 0] * root_weight[y, x, 0], share * weight[y, x, 1] * root_weight[y, x, 1],
-         share * weight[y, x, 2] * root_weight[y, x, 2], share * weight[y, x, 3] * root_weight[y, x, 3])
+    s = (share * weight[0] * root_weight[0], share * weight[1] * root_weight[1],
+         share * weight[2] * root_weight[2], share * weight[3] * root_weight[3])
     qx = (s[0] * fx * gx[0], s[1] * fx * gx[1], s[2] * fx * gx[2], s[3] * fx * gx[3])
     qy = (s[0] * fy * gy[0], s[1] * fy * gy[1], s[2] * fy * gy[2], s[3] * fy * gy[3])
     qz = (-tx * qx[0] - ty * qy[0], -tx * qx[1] - ty * qy[1], -tx * qx[2] - ty * qy[2], -tx * qx[3] - ty * qy[3])

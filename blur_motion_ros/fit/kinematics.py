@@ -46,13 +46,16 @@ class FitBody:
         return mask
 
     @cached_property
-    def limbs_of_vertices(self) -> np.ndarray:
-        """[V] bit of the limb (`layout.LIMBS`) of the joint with the largest skin weight; hands and feet: of the joint
-        above them."""
+    def bone_of_vertices(self) -> np.ndarray:
+        """[V] free slot of the joint with the largest skin weight; hands and feet: of the joint above them."""
         joint = self.weight_joints[:, 0]
         slot = SLOT_OF_JOINT[joint]
-        slot = np.where(slot >= 0, slot, SLOT_OF_JOINT[self.parents[joint]])
-        return (1 << LIMB_OF_SLOT[slot]).astype(np.uint8)
+        return np.where(slot >= 0, slot, SLOT_OF_JOINT[self.parents[joint]]).astype(np.int32)
+
+    @cached_property
+    def limbs_of_vertices(self) -> np.ndarray:
+        """[V] bit of the limb (`layout.LIMBS`) of `bone_of_vertices`."""
+        return (1 << LIMB_OF_SLOT[self.bone_of_vertices]).astype(np.uint8)
 
     @cached_property
     def reach(self) -> np.ndarray:

@@ -32,6 +32,8 @@ class SubFrames:
     face: np.ndarray
     zbuffer: np.ndarray
     box: np.ndarray
+    sample: np.ndarray
+    owner: np.ndarray
 
     @staticmethod
     def allocate(count: int, size: int, supersample: int = 2) -> SubFrames:
@@ -40,17 +42,18 @@ class SubFrames:
             np.zeros((count, size, size, 3), np.float32), np.zeros((count, size, size), np.float32),
             np.full((count, size, size), FAR, np.float32), np.full((count, size, size), -1, np.int32),
             np.full((count, fine, fine), -1, np.int32), np.full((count, fine, fine), FAR, np.float32),
-            np.zeros((count, 4), np.int32))
+            np.zeros((count, 4), np.int32), np.zeros((count, fine, fine, 3), np.float32),
+            np.full((count, fine, fine), -1, np.int32))
 
 
 def draw(vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray, intrinsics: np.ndarray, out: SubFrames) -> None:
     """Draw meshes `vertices` [M, V, 3] (camera frame, m, float32) with per-vertex `colours` [V, 3] into `out`."""
     _draw(vertices, faces, colours, np.asarray(intrinsics, np.float32), out.colour, out.alpha, out.depth,
-          out.vertex, out.face, out.zbuffer, out.box)
+          out.vertex, out.face, out.zbuffer, out.box, out.sample, out.owner)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _draw(vertices, faces, colours, k, colour, alpha, depth, vertex, face, zbuffer, box):
+def _draw(vertices, faces, colours, k, colour, alpha, depth, vertex, face, zbuffer, box, sample, owner):
     size = alpha.shape[1]
     ss = face.shape[1] // size
     projected = np.empty((vertices.shape[1], 2), np.float32)
@@ -62,7 +65,8 @@ def _draw(vertices, faces, colours, k, colour, alpha, depth, vertex, face, zbuff
         count = _candidates(projected, vertices[m], faces, size * ss, chosen)
         _fill(projected, vertices[m], faces, chosen[:count], planes, face[m], zbuffer[m], box[m])
         _pixel_box(ss, size, box[m])
-        _resolve(ss, planes, faces, colours, colour[m], alpha[m], depth[m], vertex[m], face[m], zbuffer[m], box[m])
+        _resolve(ss, planes, faces, colours, colour[m], alpha[m], depth[m], vertex[m], face[m], zbuffer[m], box[m],
+                 sample[m], owner[m])
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -179,7 +183,7 @@ def barycentric(projected, a, b, c, x, y):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _resolve(ss, planes, faces, colours, colour, alpha, depth, vertex, face, zbuffer, box):
+def _resolve(ss, planes, faces, colours, colour, alpha, depth, vertex, face, zbuffer, box, sample, owner):
     """Average the samples of each pixel."""
     share = np.float32(1.0 / (ss * ss))
     for y in range(box[1], box[3]):
@@ -197,16 +201,22 @@ def _resolve(ss, planes, faces, colours, colour, alpha, depth, vertex, face, zbu
                     wa = np.float32(1.0) - wb - wc
                     a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
                     covered += 1
-                    red += wa * colours[a, 0] + wb * colours[b, 0] + wc * colours[c, 0]
-                    green += wa * colours[a, 1] + wb * colours[b, 1] + wc * colours[c, 1]
-                    blue += wa * colours[a, 2] + wb * colours[b, 2] + wc * colours[c, 2]
+                    r = wa * colours[a, 0] + wb * colours[b, 0] + wc * colours[c, 0]
+                    g = wa * colours[a, 1] + wb * colours[b, 1] + wc * colours[c, 1]
+                    bl = wa * colours[a, 2] + wb * colours[b, 2] + wc * colours[c, 2]
+                    red += r
+                    green += g
+                    blue += bl
+                    closest = a
+                    if wb > wa and wb >= wc:
+                        closest = b
+                    elif wc > wa and wc > wb:
+                        closest = c
+                    sample[sy, sx, 0], sample[sy, sx, 1], sample[sy, sx, 2] = r, g, bl
+                    owner[sy, sx] = closest
                     if zbuffer[sy, sx] < near:
                         near = zbuffer[sy, sx]
-                        nearest = a
-                        if wb > wa and wb >= wc:
-                            nearest = b
-                        elif wc > wa and wc > wb:
-                            nearest = c
+                        nearest = closest
             if covered:
                 alpha[y, x] = share * np.float32(covered)
                 colour[y, x, 0], colour[y, x, 1], colour[y, x, 2] = share * red, share * green, share * blue

@@ -1,10 +1,10 @@
 """Differentiable CPU backend: the numba rasteriser (`raster.draw`) inside a `torch.autograd.Function`.
 
 Colours, per vertex or per texel: the image is linear in them, the gradient is exact. Vertices: a rendered image moves
-with its surface, `dP(p) = -grad P(p) . u(p)`, u: image velocity of the surface point at pixel p; outside the silhouette
-and behind a depth edge, of the nearer neighbour's. This is the rule of `fit.image_terms`, here scattered to the three
-corners of the triangle instead of to the motion's coefficients. It is a first-order rule for edges as well as for
-shading, needs no extra rendering, and is accurate to some per cent on smooth losses (see test_render_backends).
+with its surface, `dP`: every line between two samples moves with the surface of the nearer one. This is the rule of
+`fit.image_terms`, here scattered to the three corners of the triangle instead of to the motion's coefficients. It is a
+first-order rule for edges as well as for shading, needs no extra rendering, and is accurate to some per cent on smooth
+losses (see test_render_backends).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from blur_motion_ros.render import raster
 from blur_motion_ros.render.base import Rendered, RendererError, Texels, check_inputs
-from blur_motion_ros.render.raster import DEPTH_EDGE, SubFrames, barycentric
+from blur_motion_ros.render.raster import SubFrames, barycentric
 
 
 class RasterRenderer:
@@ -51,9 +51,10 @@ class _Draw(torch.autograd.Function):
             raster.draw(*inputs[:2], np.zeros((vertices.shape[1], 3), np.float32), inputs[3], frames)
             ctx.texels = _texel_map(frames, inputs[0], inputs[1], inputs[3], layout)
             _colour(*ctx.texels, inputs[2], frames.colour.reshape(-1, 3), took_part)
-        seen, weights = np.full(frames.alpha.shape, -1, np.int32), np.zeros(frames.alpha.shape + (3,), np.float32)
-        _seen(inputs[0], inputs[1], inputs[3], frames.face, frames.zbuffer, frames.box, seen, weights)
-        ctx.frames, ctx.inputs, ctx.seen, ctx.weights = frames, inputs, seen, weights
+            _colour_samples(*ctx.texels[1:], inputs[2], frames.face, frames.box, frames.alpha.shape[1], frames.sample)
+        seen = np.full(frames.alpha.shape, -1, np.int32)
+        _seen(frames.face, frames.zbuffer, frames.box, seen)
+        ctx.frames, ctx.inputs = frames, inputs
         outputs = tuple(torch.from_numpy(a) for a in (frames.colour, frames.alpha, seen, frames.vertex, took_part))
         ctx.mark_non_differentiable(*outputs[2:])
         return outputs
@@ -66,8 +67,7 @@ class _Draw(torch.autograd.Function):
         to_vertices, to_colours = None, None
         if ctx.needs_input_grad[0]:
             to_vertices = np.zeros_like(vertices)
-            _move(slope, frames.colour, frames.alpha, frames.depth, frames.box, ctx.seen, ctx.weights, faces, k,
-                  DEPTH_EDGE, to_vertices)
+            _move(slope, frames.sample, frames.face, frames.zbuffer, frames.box, vertices, faces, k, to_vertices)
             to_vertices = torch.from_numpy(to_vertices)
         if ctx.needs_input_grad[1]:
             to_colours = np.zeros_like(colours)
@@ -122,70 +122,73 @@ def _gather(rows, columns, values, slope, out):
             out[columns[e], c] += values[e] * slope[rows[e], c]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def _seen(vertices, faces, k, face, zbuffer, box, seen, weights):
-    """The triangle of each pixel's nearest sample and the sample's barycentric weights in it."""
+@njit(cache=True, nogil=True)
+def _colour_samples(columns, values, texels, face, box, size, sample):
+    """sample [M, fine, fine, 3]: the colour of every covered sample by the same map (four entries each, in order)."""
+    ss, entry = face.shape[1] // size, 0
+    for m in range(len(face)):
+        for y in range(box[m, 1] * ss, box[m, 3] * ss):
+            for x in range(box[m, 0] * ss, box[m, 2] * ss):
+                if face[m, y, x] < 0:
+                    continue
+                sample[m, y, x] = 0
+                for e in range(entry, entry + 4):
+                    if values[e] > 0:
+                        for c in range(3):
+                            sample[m, y, x, c] += ss * ss * values[e] * texels[columns[e], c]
+                entry += 4
+
+
+@njit(cache=True, nogil=True)
+def _seen(face, zbuffer, box, seen):
+    """The triangle of each pixel's nearest sample."""
     ss = face.shape[1] // seen.shape[1]
-    projected = np.empty((vertices.shape[1], 2), np.float32)
-    for m in range(len(vertices)):
-        raster._project(vertices[m], k, ss, projected)
+    for m in range(len(face)):
         for y in range(box[m, 1], box[m, 3]):
             for x in range(box[m, 0], box[m, 2]):
                 near = raster.FAR
-                nx, ny = -1, -1
                 for sy in range(y * ss, y * ss + ss):
                     for sx in range(x * ss, x * ss + ss):
                         if face[m, sy, sx] >= 0 and zbuffer[m, sy, sx] < near:
                             near = zbuffer[m, sy, sx]
-                            nx, ny = sx, sy
-                if nx < 0:
-                    continue
-                f = face[m, ny, nx]
-                seen[m, y, x] = f
-                wa, wb, wc = barycentric(projected, faces[f, 0], faces[f, 1], faces[f, 2], np.float32(nx),
-                                         np.float32(ny))
-                weights[m, y, x, 0] = wa
-                weights[m, y, x, 1] = wb
-                weights[m, y, x, 2] = wc
+                            seen[m, y, x] = face[m, sy, sx]
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _move(slope, colour, alpha, depth, box, seen, weights, faces, k, edge, out):
+def _move(slope, sample, face, zbuffer, box, vertices, faces, k, out):
     """out [M, V, 3] += slope . dP/dV by the rule of the module's docstring."""
-    size = alpha.shape[1]
-    half = np.float32(0.5)
-    for m in range(alpha.shape[0]):
+    fine = face.shape[1]
+    ss = fine // slope.shape[1]
+    share = np.float32(0.5 / ss)  # of the change between two samples, in the pixel of each
+    projected = np.empty((vertices.shape[1], 2), np.float32)
+    for m in range(len(face)):
         if box[m, 2] == 0:
             continue
-        for y in range(max(0, box[m, 1] - 1), min(size, box[m, 3] + 1)):
-            for x in range(max(0, box[m, 0] - 1), min(size, box[m, 2] + 1)):
-                x0, x1, y0, y1 = max(x - 1, 0), min(x + 1, size - 1), max(y - 1, 0), min(y + 1, size - 1)
-                gx = slope[m, y, x, 3] * (alpha[m, y, x1] - alpha[m, y, x0])
-                gy = slope[m, y, x, 3] * (alpha[m, y1, x] - alpha[m, y0, x])
-                for c in range(3):
-                    gx += slope[m, y, x, c] * (colour[m, y, x1, c] - colour[m, y, x0, c])
-                    gy += slope[m, y, x, c] * (colour[m, y1, x, c] - colour[m, y0, x, c])
-                if gx == 0 and gy == 0:
-                    continue
-                sx, sy = _surface(depth[m], x, y, edge)
-                f = seen[m, sy, sx]
-                if f < 0:
-                    continue
-                z = depth[m, sy, sx]
-                _pull(f, weights[m, sy, sx], -half * gx, -half * gy, x, y, z, faces, k, out[m])
-
-
-@njit(cache=True, nogil=True, fastmath=True, inline="always")
-def _surface(depth, x, y, edge):
-    """The pixel whose surface moves at (x, y): itself, or the nearest neighbour that is nearer by `edge`."""
-    size = depth.shape[0]
-    own = depth[y, x]
-    best, bx, by = own, x, y
-    for j in range(max(0, y - 1), min(size, y + 2)):
-        for i in range(max(0, x - 1), min(size, x + 2)):
-            if depth[j, i] < best and depth[j, i] < own - edge:
-                best, bx, by = depth[j, i], i, j
-    return bx, by
+        raster._project(vertices[m], k, ss, projected)
+        for y in range(max(0, box[m, 1] * ss - 1), min(fine, box[m, 3] * ss + 1)):
+            for x in range(max(0, box[m, 0] * ss - 1), min(fine, box[m, 2] * ss + 1)):
+                here = face[m, y, x] >= 0
+                for axis in range(2):
+                    y1, x1 = y + axis, x + 1 - axis
+                    if y1 == fine or x1 == fine:
+                        continue
+                    there = face[m, y1, x1] >= 0
+                    if not here and not there:
+                        continue
+                    a, b = np.float32(here), np.float32(there)
+                    g = (b - a) * (slope[m, y // ss, x // ss, 3] + slope[m, y1 // ss, x1 // ss, 3])
+                    for c in range(3):
+                        change = b * sample[m, y1, x1, c] - a * sample[m, y, x, c]
+                        g += change * (slope[m, y // ss, x // ss, c] + slope[m, y1 // ss, x1 // ss, c])
+                    if g == 0:
+                        continue
+                    ny, nx = (y, x) if zbuffer[m, y, x] <= zbuffer[m, y1, x1] else (y1, x1)
+                    f = face[m, ny, nx]
+                    weight = barycentric(projected, faces[f, 0], faces[f, 1], faces[f, 2], np.float32(nx),
+                                         np.float32(ny))
+                    g *= -share
+                    _pull(f, weight, g if axis == 0 else np.float32(0), g if axis == 1 else np.float32(0),
+                          (nx + 0.5) / ss - 0.5, (ny + 0.5) / ss - 0.5, zbuffer[m, ny, nx], faces, k, out[m])
 
 
 @njit(cache=True, nogil=True, fastmath=True, inline="always")
