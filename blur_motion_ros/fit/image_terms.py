@@ -3,9 +3,11 @@
 Prediction (Human from Blur, image formation model, in linear light): with sub-frame colour F_i (premultiplied by its
 coverage S_i), `alpha = mean(S_i)`, `image = mean(F_i) + (1 - alpha) B`. Compared per pixel in four channels:
     predicted = [mean(F_i) - alpha B, alpha]        target = [I - B, alpha_observed]
-Derivative: a rendered sub-frame moves with the surface, `P(x; c + d) ~ P(x - u d; c)`, so
-    dP_i/dc ~ -(grad F_i - B grad S_i, grad S_i) . u_i,    u_i = image velocity of the surface seen at the pixel.
-Just outside the silhouette and behind a depth edge, the nearer neighbouring surface is the one that moves in.
+Derivative: what is drawn changes where a line between two samples moves, and the surface nearer to us moves it:
+    dP/dc = -sum over neighbouring samples (a, b):  [F_b - B S_b - F_a + B S_a, S_b - S_a] . u_nearer / samples per side
+with u the image velocity of that surface; a line between two pixels counts half in each. Drawn with many samples this
+is the derivative of the area under each pixel (test_fit.py). Central differences of whole pixels are not: an arm is two
+pixels wide at 64 px, and they have half of its derivative, in the wrong pixels (docs/experiments/fit.md).
 """
 
 from __future__ import annotations
@@ -53,10 +55,12 @@ class Residual:
 
 
 class Plan:
-    """Buffers of the linearisation of M sub-frames: which surface moves at each pixel, and the Jacobian's blocks.
+    """Buffers of the linearisation of M sub-frames: which surfaces move in each pixel, and the Jacobian's blocks.
 
-    source [M, S, S] vertex (-1: none), near [M, S, S] m, parts [M, S, S]: bits of `layout.PARTS` seen, one image per
-    exposure (F <= M), pixels: flat (exposure, y, x) sorted by group; group_*: of each group of pixels (see `_groups`).
+    Of up to MOVERS surfaces in a pixel: source [M, S, S, MOVERS] vertex (-1: no more), near [M, S, S, MOVERS] m, jump
+    [M, S, S, MOVERS, 2, 4] change of colour and coverage across the lines that move with it, along x and y.
+    parts [M, S, S]: bits of `layout.PARTS` seen, one image per exposure (F <= M), pixels: flat (exposure, y, x) sorted
+    by group; group_*: of each group of pixels (see `_groups`).
     """
 
     def __init__(self, count: int, size: int):
@@ -78,9 +82,13 @@ class Plan:
 
 
 class Workspace:
-    """Buffers of one window shape, reused from frame to frame: sub-frames and their linearisation."""
+    """Buffers of one window shape, reused from frame to frame: sub-frames and their linearisation.
 
-    def __init__(self, count: int, size: int, supersample: int = 2):
+    wide: let the derivative reach a pixel further along its axis, with weights 1-2-1: less exact, but descent then
+    finds its way from further off. For exposures that stand alone, which know no velocity to begin with."""
+
+    def __init__(self, count: int, size: int, supersample: int = 2, wide: bool = False):
+        self.wide = wide
         self.frames = SubFrames.allocate(count, size, supersample)
         self.plan = Plan(count, size)
 
@@ -112,7 +120,8 @@ def normal_equations(body: FitBody, posed: Posed, workspace: Workspace, layout: 
     count, orders = len(layout.exposures), layout.degree + 1
     hessian, gradient = np.zeros((count, layout.size, layout.size)), np.zeros((count, layout.size))
     _movers(frames.face, frames.zbuffer, frames.sample, frames.owner, frames.box, body.bone_of_vertices,
-            body.parts_of_vertices, layout.subframes, plan.source, plan.near, plan.jump, plan.parts[:count])
+            body.parts_of_vertices, layout.subframes, workspace.wide, plan.source, plan.near, plan.jump,
+            plan.parts[:count])
     widths = np.add.reduceat(3 * layout.active.sum(1), _FIRST_SLOTS)
     groups = _groups(plan.parts[:count], widths, plan.pixels, plan.group_exposure, plan.group_parts,
                      plan.group_end, plan.group_at, plan.group_height)
@@ -143,20 +152,20 @@ def _average(colour, alpha, box, background, out):
 
 
 @njit(cache=True, nogil=True)
-def _movers(face, zbuffer, sample, owner, box, bone_of_vertices, parts_of_vertices, subframes, source, near, jump,
-            parts):
+def _movers(face, zbuffer, sample, owner, box, bone_of_vertices, parts_of_vertices, subframes, wide, source, near,
+            jump, parts):
     """What every pixel would win or lose by each surface that moves in it, in every sub-frame; and per exposure the
     parts of the body that a pixel sees."""
     source[:] = -1
     parts[:] = 0
     for m in range(face.shape[0]):
         if box[m, 2]:
-            _changes(face[m], zbuffer[m], sample[m], owner[m], box[m], bone_of_vertices, parts_of_vertices, source[m],
-                     near[m], jump[m], parts[m // subframes])
+            _changes(face[m], zbuffer[m], sample[m], owner[m], box[m], bone_of_vertices, parts_of_vertices, wide,
+                     source[m], near[m], jump[m], parts[m // subframes])
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _changes(face, zbuffer, sample, owner, box, bone_of_vertices, parts_of_vertices, source, near, jump, parts):
+def _changes(face, zbuffer, sample, owner, box, bone_of_vertices, parts_of_vertices, wide, source, near, jump, parts):
     """`_movers` of one sub-frame: every change from a sample to the next, to the right and down, in the pixels of both.
     Of two samples, the nearer one's surface moves the line between them."""
     fine = np.uint64(face.shape[0])
@@ -193,19 +202,28 @@ def _changes(face, zbuffer, sample, owner, box, bone_of_vertices, parts_of_verti
                 one = py == qy and px == qx
                 share = whole if one else np.float32(0.5) * whole
                 bits, bone = parts_of_vertices[v], bone_of_vertices[v]
-                k = _mover(source, near, jump, bone_of_vertices, py, px, v, bone, z)
-                jump[py, px, k, axis, 0] += share * r
-                jump[py, px, k, axis, 1] += share * g
-                jump[py, px, k, axis, 2] += share * bl
-                jump[py, px, k, axis, 3] += share * cover
-                parts[py, px] |= bits
-                if not one:
-                    k = _mover(source, near, jump, bone_of_vertices, qy, qx, v, bone, z)
-                    jump[qy, qx, k, axis, 0] += share * r
-                    jump[qy, qx, k, axis, 1] += share * g
-                    jump[qy, qx, k, axis, 2] += share * bl
-                    jump[qy, qx, k, axis, 3] += share * cover
-                    parts[qy, qx] |= bits
+                for side in range(1 if one else 2):
+                    ty, tx = (qy, qx) if side else (py, px)
+                    if not wide:
+                        k = _mover(source, near, jump, bone_of_vertices, ty, tx, v, bone, z)
+                        jump[ty, tx, k, axis, 0] += share * r
+                        jump[ty, tx, k, axis, 1] += share * g
+                        jump[ty, tx, k, axis, 2] += share * bl
+                        jump[ty, tx, k, axis, 3] += share * cover
+                        parts[ty, tx] |= bits
+                        continue
+                    for away in range(-1, 2):
+                        wy, wx = np.int64(ty) + away * axis, np.int64(tx) + away * (1 - axis)
+                        if wy < 0 or wx < 0 or wy >= source.shape[0] or wx >= source.shape[1]:
+                            continue
+                        part = share * (np.float32(0.5) if away == 0 else np.float32(0.25))
+                        uy, ux = np.uint64(wy), np.uint64(wx)
+                        k = _mover(source, near, jump, bone_of_vertices, uy, ux, v, bone, z)
+                        jump[uy, ux, k, axis, 0] += part * r
+                        jump[uy, ux, k, axis, 1] += part * g
+                        jump[uy, ux, k, axis, 2] += part * bl
+                        jump[uy, ux, k, axis, 3] += part * cover
+                        parts[uy, ux] |= bits
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -302,32 +320,32 @@ def _blocks(pixels, group_parts, group_end, group_at, source, near, jump, backgr
             column[:4 * last] = 0
             moved = False
             for m in range(f * subframes, (f + 1) * subframes):
-              for e in range(MOVERS):
-                v = source[m, y, x, e]
-                if v < 0:
-                    break
-                z = near[m, y, x, e]
-                px = (np.float32(x) - k[0, 2]) / k[0, 0] * z
-                py = (np.float32(y) - k[1, 2]) / k[1, 1] * z
-                seen, qx, qy, qz = _pull(px / z, py / z, k[0, 0] / z, k[1, 1] / z, jump[m, y, x, e],
-                                         background[f, y, x], weight[f, y, x], root_weight[f, y, x], subframes)
-                if not seen:
-                    continue
-                moved = True
-                time, centre, lever_now = times[m], centres[m], levers[m]
-                _add(column, np.uint64(0), 0, qx, time, orders)
-                _add(column, np.uint64(0), 1, qy, time, orders)
-                _add(column, np.uint64(0), 2, qz, time, orders)
-                for entry in range(np.uint64(chain_start[v]), np.uint64(chain_start[v + 1])):
-                    slot, share = np.uint64(chain_slot[entry]), chain_share[entry]
-                    rx = share * (px - centre[slot, 0])
-                    ry = share * (py - centre[slot, 1])
-                    rz = share * (z - centre[slot, 2])
-                    row = np.uint64(4 * row_of[slot])
-                    for a in range(3):
-                        wx, wy, wz = lever_now[slot, 0, a], lever_now[slot, 1, a], lever_now[slot, 2, a]
-                        d = _along(wy * rz - wz * ry, wz * rx - wx * rz, wx * ry - wy * rx, qx, qy, qz)
-                        _add(column, row, a, d, time, orders)
+                for mover in range(MOVERS):
+                    v = source[m, y, x, mover]
+                    if v < 0:
+                        break
+                    z = near[m, y, x, mover]
+                    px = (np.float32(x) - k[0, 2]) / k[0, 0] * z
+                    py = (np.float32(y) - k[1, 2]) / k[1, 1] * z
+                    seen, qx, qy, qz = _pull(px / z, py / z, k[0, 0] / z, k[1, 1] / z, jump[m, y, x, mover],
+                                             background[f, y, x], weight[f, y, x], root_weight[f, y, x], subframes)
+                    if not seen:
+                        continue
+                    moved = True
+                    time, centre, lever_now = times[m], centres[m], levers[m]
+                    _add(column, np.uint64(0), 0, qx, time, orders)
+                    _add(column, np.uint64(0), 1, qy, time, orders)
+                    _add(column, np.uint64(0), 2, qz, time, orders)
+                    for entry in range(np.uint64(chain_start[v]), np.uint64(chain_start[v + 1])):
+                        slot, share = np.uint64(chain_slot[entry]), chain_share[entry]
+                        rx = share * (px - centre[slot, 0])
+                        ry = share * (py - centre[slot, 1])
+                        rz = share * (z - centre[slot, 2])
+                        row = np.uint64(4 * row_of[slot])
+                        for a in range(3):
+                            wx, wy, wz = lever_now[slot, 0, a], lever_now[slot, 1, a], lever_now[slot, 2, a]
+                            d = _along(wy * rz - wz * ry, wz * rx - wx * rz, wx * ry - wy * rx, qx, qy, qz)
+                            _add(column, row, a, d, time, orders)
             if moved:
                 for c in range(4):
                     column[4 * last + c] = whitened[f, y, x, c] * root_weight[f, y, x, c]

@@ -87,7 +87,7 @@ class BlurFit:
         self.settings = settings
         self._prior = pose_prior
         self._statistics = statistics or load_motion_statistics()
-        self._buffers: dict[tuple[int, int], Workspace] = {}
+        self._buffers: dict[tuple[int, int, bool], Workspace] = {}
         self._measured: dict[int, _Measured] = {}  # of this window, by identity
         self._targets: dict[tuple[int, bool], Target] = {}  # of this window
         self.directions = DirectionTracker(settings, self._statistics)
@@ -176,10 +176,10 @@ class BlurFit:
         tried = [self._try(observations, layout, going_on)]
         if measured:
             _, hypothesis, free = tried[0]
-            anew = hypothesis.surprises(free)[-1] > s.limb_above
-            anew[0] = False  # without the trunk there is nothing that goes on
-            if anew.any():
-                solved = replace(going_on, free=free)
+            surprises = hypothesis.surprises(free)[-1]
+            surprises[0] = 0.0  # without the trunk there is nothing that goes on
+            solved = replace(going_on, free=free)
+            for anew in _masks(surprises, (s.limb_above, max(s.limb_above, _APART))):
                 tried.append(self._try(observations, layout, limbs_anew(solved, join(measured, layout), anew)))
             if hypothesis.surprise(free) > s.restart_above:
                 tried.append(self._try(observations, layout, join(measured, layout)))
@@ -229,7 +229,7 @@ class BlurFit:
         start = hypothesis.start
         layout = self._by_blur(layout, start, observations[-1])
         target = self._target(observations, size, with_colour)
-        workspace = self._buffer(len(layout.times), size)
+        workspace = self._buffer(len(layout.times), size, len(layout.exposures) == 1)
         weight = self.settings.data_weight * (64 / size) ** 2
         return solver.Problem(self.body, layout, start.reference, start.reference_transl, target, self._colours,
                               hypothesis.priors, hypothesis.evidence, weight, self.settings.cutoff, workspace)
@@ -269,10 +269,10 @@ class BlurFit:
             terms += (RotationVectorPrior(start.reference, self._prior, basis, self.settings.pose_prior_weight),)
         return terms
 
-    def _buffer(self, count: int, size: int) -> Workspace:
-        key = (count, size)
+    def _buffer(self, count: int, size: int, single: bool) -> Workspace:
+        key = (count, size, single)
         if key not in self._buffers:
-            self._buffers[key] = Workspace(count, size)
+            self._buffers[key] = Workspace(count, size, wide=single)
         return self._buffers[key]
 
     def _update_colours(self, problem: solver.Problem, solution: solver.Solution) -> None:
@@ -341,6 +341,12 @@ class BlurFit:
         if blur < self.settings.low_blur:
             status |= Status.LOW_BLUR
         return status
+
+
+def _masks(values: np.ndarray, limits: tuple[float, ...]) -> list[np.ndarray]:
+    """Which values exceed each limit; none twice, and none that is empty."""
+    masks = {tuple(values > limit): values > limit for limit in limits}
+    return [mask for mask in masks.values() if mask.any()]
 
 
 def make_target(observations: tuple[Observation, ...], size: int, settings: FitSettings, with_colour: bool) -> Target:

@@ -12,7 +12,6 @@ import numpy as np
 from numba import njit
 
 FAR = np.float32(1e9)
-DEPTH_EDGE = np.float32(0.08)  # m; a neighbour nearer than this covers the pixel's own surface when it moves
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,8 @@ class SubFrames:
     colour [M, S, S, 3] premultiplied by coverage (linear light), alpha [M, S, S] coverage, depth [M, S, S] m of the
     nearest sample (FAR where empty), vertex [M, S, S] the mesh vertex nearest to that sample (-1 where empty),
     face [M, S*ss, S*ss] triangle per sample (-1 empty), zbuffer [M, S*ss, S*ss] m, box [M, 4] int x0 y0 x1 y1
-    (exclusive) of the covered pixels.
+    (exclusive) of the covered pixels. Where a sample is covered: sample [M, S*ss, S*ss, 3] its colour, owner
+    [M, S*ss, S*ss] the vertex nearest to it.
     """
 
     colour: np.ndarray
