@@ -171,6 +171,7 @@ def _changes(face, zbuffer, sample, owner, box, bone_of_vertices, parts_of_verti
     fine = np.uint64(face.shape[0])
     ss = face.shape[0] // source.shape[0]
     whole, next_to = np.float32(1.0 / ss), np.uint64(1)
+    reach, middle = (1, np.float32(0.5)) if wide else (0, np.float32(1.0))
     pixel = (np.arange(face.shape[0]) // ss).astype(np.uint64)
     top, bottom = np.uint64(max(0, box[1] * ss - 1)), np.uint64(min(face.shape[0], box[3] * ss + 1))
     left, right = np.uint64(max(0, box[0] * ss - 1)), np.uint64(min(face.shape[0], box[2] * ss + 1))
@@ -204,19 +205,11 @@ def _changes(face, zbuffer, sample, owner, box, bone_of_vertices, parts_of_verti
                 bits, bone = parts_of_vertices[v], bone_of_vertices[v]
                 for side in range(1 if one else 2):
                     ty, tx = (qy, qx) if side else (py, px)
-                    if not wide:
-                        k = _mover(source, near, jump, bone_of_vertices, ty, tx, v, bone, z)
-                        jump[ty, tx, k, axis, 0] += share * r
-                        jump[ty, tx, k, axis, 1] += share * g
-                        jump[ty, tx, k, axis, 2] += share * bl
-                        jump[ty, tx, k, axis, 3] += share * cover
-                        parts[ty, tx] |= bits
-                        continue
-                    for away in range(-1, 2):
+                    for away in range(-reach, reach + 1):
                         wy, wx = np.int64(ty) + away * axis, np.int64(tx) + away * (1 - axis)
                         if wy < 0 or wx < 0 or wy >= source.shape[0] or wx >= source.shape[1]:
                             continue
-                        part = share * (np.float32(0.5) if away == 0 else np.float32(0.25))
+                        part = share * (middle if away == 0 else np.float32(0.25))
                         uy, ux = np.uint64(wy), np.uint64(wx)
                         k = _mover(source, near, jump, bone_of_vertices, uy, ux, v, bone, z)
                         jump[uy, ux, k, axis, 0] += part * r
