@@ -3,6 +3,7 @@ numbers. Every joint circles with radius 0.2 m in the image plane: velocity and 
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
@@ -33,6 +34,8 @@ class Standin:
         self.timings = {"fit": 1.0}
         self.faces = np.array([[0, 1, 2], [1, 2, 3]])
         self.seconds, self.see_seconds = seconds, 0.0
+        self.hold: threading.Event | None = None  # where there is one, each frame is being seen until it is set
+        self.holding = False
         self.resets = 0
         self.backgrounds: list[np.ndarray] = []
         self.frames: list[Frame] = []
@@ -42,6 +45,11 @@ class Standin:
 
     def see(self, frame: Frame, fresh: bool, late: bool) -> Frame:
         time.sleep(self.see_seconds)
+        if self.hold is not None:
+            self.holding = True
+            self.hold.wait(5)
+            self.hold.clear()
+            self.holding = False
         self.resets += fresh
         self.late.append(late)
         self.frames.append(frame)
