@@ -66,8 +66,8 @@ def slow_rows(window):
     out = np.zeros((len(layout.exposures), SIZE, SIZE, 4, 21, layout.degree + 1, 3))
     for m, basis in enumerate(layout.basis):
         f = m // layout.subframes
-        for (y, x), movers in moving_surfaces(frames, body, m).items():
-            for v, z, gradient in movers:
+        for (y, x), found in moving_surfaces(frames, body, m).items():
+            for v, z, gradient in found:
                 gradient[:3] -= p.target.background[f, y, x][:, None] * gradient[3]
                 point = z * np.linalg.inv(K) @ [x, y, 1]
                 flow = np.array([[K[0, 0] / z, 0, -K[0, 0] * point[0] / z**2],
@@ -86,27 +86,32 @@ def slow_rows(window):
 def moving_surfaces(frames, body, m):
     """Of each pixel (y, x): vertex, depth and [4, 2] change of colour and coverage of what moves with each bone."""
     covered = frames.face[m] >= 0
+    bones = np.where(covered, body.bone_of_vertices[frames.owner[m]], -1)
     light = np.concatenate([frames.sample[m] * covered[..., None], covered[..., None]], -1).astype(float)
-    fine, out = len(covered), {}
+    fine, pixels = len(covered), {}
     step = fine // SIZE
     for y, x, axis in np.ndindex(fine, fine, 2):
         a, b = (y, x), (y + axis, x + 1 - axis)
         if max(b) == fine or not (covered[a] or covered[b]):
             continue
-        change = light[b] - light[a]
-        if np.abs(change).sum() < 2e-3:
-            continue
-        nearer = a if frames.zbuffer[m][a] <= frames.zbuffer[m][b] else b
-        v, z = frames.owner[m][nearer], float(frames.zbuffer[m][nearer])
+        nearer = bones[a if frames.zbuffer[m][a] <= frames.zbuffer[m][b] else b]
         for sample in (a, b):  # half of the change belongs to the pixel of each
-            movers = out.setdefault((sample[0] // step, sample[1] // step), [])
-            bones = [body.weight_joints[other, 0] for other, _, _ in movers]
-            if body.weight_joints[v, 0] not in bones and len(movers) < image_terms.MOVERS:
-                movers.append((v, z, np.zeros((4, 2))))
-                bones.append(body.weight_joints[v, 0])
-            at = bones.index(body.weight_joints[v, 0]) if body.weight_joints[v, 0] in bones else -1
-            movers[at][2][:, axis] += 0.5 * change / step
-    return out
+            moved, samples = pixels.setdefault((sample[0] // step, sample[1] // step), ({}, set()))
+            moved.setdefault(nearer, np.zeros((4, 2)))[:, axis] += 0.5 * (light[b] - light[a]) / step
+            samples |= {a, b}
+    return {pixel: list(strongest(frames, m, bones, pixel, step, *found)) for pixel, found in pixels.items()}
+
+
+def strongest(frames, m, bones, pixel, step, moved, samples):
+    """What a pixel keeps: its lowest and its highest bone, and the others as one, each at its farthest sample."""
+    seen = sorted({bones[s] for s in samples} - {-1})
+    for group in {(seen[0],), (seen[-1],), tuple(seen[1:-1])} - {()}:
+        change = sum((moved[bone] for bone in group if bone in moved), np.zeros((4, 2)))
+        if np.abs(change).sum() >= 2e-3:
+            members = [s for s in samples if bones[s] in group]
+            own = [s for s in members if (s[0] // step, s[1] // step) == pixel]
+            at = max(own or members, key=lambda s: frames.zbuffer[m][s])
+            yield frames.owner[m][at], float(frames.zbuffer[m][at]), change
 
 
 @pytest.mark.parametrize("degree", [1, 2])

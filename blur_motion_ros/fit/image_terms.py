@@ -5,8 +5,7 @@ coverage S_i), `alpha = mean(S_i)`, `image = mean(F_i) + (1 - alpha) B`. Compare
     predicted = [mean(F_i) - alpha B, alpha]        target = [I - B, alpha_observed]
 Derivative: what is drawn changes where a line between two samples moves, and the surface nearer to us moves it:
     dP/dc = -sum over neighbouring samples (a, b):  [F_b - B S_b - F_a + B S_a, S_b - S_a] . u_nearer / samples per side
-with u the image velocity of that surface; a line between two pixels counts half in each. Drawn with many samples this
-is the derivative of the area under each pixel (test_fit.py). Central differences of whole pixels are not: an arm is two
+with u the image velocity of that surface (`movers`). Central differences of whole pixels are not that: an arm is two
 pixels wide at 64 px, and they have half of its derivative, in the wrong pixels (docs/experiments/fit.md).
 """
 
@@ -17,12 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from blur_motion_ros.fit import movers
 from blur_motion_ros.fit.kinematics import FitBody, Posed
 from blur_motion_ros.fit.layout import FREE_COUNT, FREE_JOINTS, PART_OF_SLOT, PARTS, WindowLayout
+from blur_motion_ros.fit.movers import MOVERS
 from blur_motion_ros.render.raster import SubFrames
 
-MOVERS = 3  # most surfaces that move in one pixel of one sub-frame; further ones are taken for the last
-_UNIFORM = np.float32(2e-3)  # what changes less from sample to sample does not change
 _FIRST_SLOTS = np.array([first for first, _ in PARTS])
 
 
@@ -63,7 +62,8 @@ class Plan:
     by group; group_*: of each group of pixels (see `_groups`).
     """
 
-    def __init__(self, count: int, size: int):
+    def __init__(self, count: int, size: int, supersample: int):
+        self.supersample, self.samples = supersample, movers.samples(size * supersample)
         groups = count << len(PARTS)
         self.source = np.full((count, size, size, MOVERS), -1, np.int32)
         self.near = np.empty((count, size, size, MOVERS), np.float32)
@@ -90,7 +90,7 @@ class Workspace:
     def __init__(self, count: int, size: int, supersample: int = 2, wide: bool = False):
         self.wide = wide
         self.frames = SubFrames.allocate(count, size, supersample)
-        self.plan = Plan(count, size)
+        self.plan = Plan(count, size, supersample)
 
 
 def predict(frames: SubFrames, count: int, background: np.ndarray) -> np.ndarray:
@@ -119,9 +119,9 @@ def normal_equations(body: FitBody, posed: Posed, workspace: Workspace, layout: 
     frames, plan = workspace.frames, workspace.plan
     count, orders = len(layout.exposures), layout.degree + 1
     hessian, gradient = np.zeros((count, layout.size, layout.size)), np.zeros((count, layout.size))
-    _movers(frames.face, frames.zbuffer, frames.sample, frames.owner, frames.box, body.bone_of_vertices,
-            body.parts_of_vertices, layout.subframes, workspace.wide, plan.source, plan.near, plan.jump,
-            plan.parts[:count])
+    movers.find(frames.face, frames.zbuffer, frames.sample, frames.owner, frames.box, body.bone_of_vertices,
+                body.parts_of_vertices, layout.subframes, workspace.wide, (0,) * plan.supersample, plan.samples,
+                plan.source, plan.near, plan.jump, plan.parts[:count])
     widths = np.add.reduceat(3 * layout.active.sum(1), _FIRST_SLOTS)
     groups = _groups(plan.parts[:count], widths, plan.pixels, plan.group_exposure, plan.group_parts,
                      plan.group_end, plan.group_at, plan.group_height)
@@ -149,88 +149,6 @@ def _average(colour, alpha, box, background, out):
                     out[f, y, x, 3] += share * a
                     for i in range(3):
                         out[f, y, x, i] += share * (colour[m, y, x, i] - a * background[f, y, x, i])
-
-
-@njit(cache=True, nogil=True)
-def _movers(face, zbuffer, sample, owner, box, bone_of_vertices, parts_of_vertices, subframes, wide, source, near,
-            jump, parts):
-    """What every pixel would win or lose by each surface that moves in it, in every sub-frame; and per exposure the
-    parts of the body that a pixel sees."""
-    source[:] = -1
-    parts[:] = 0
-    for m in range(face.shape[0]):
-        if box[m, 2]:
-            _changes(face[m], zbuffer[m], sample[m], owner[m], box[m], bone_of_vertices, parts_of_vertices, wide,
-                     source[m], near[m], jump[m], parts[m // subframes])
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _changes(face, zbuffer, sample, owner, box, bone_of_vertices, parts_of_vertices, wide, source, near, jump, parts):
-    """`_movers` of one sub-frame: every change from a sample to the next, to the right and down, in the pixels of both.
-    Of two samples, the nearer one's surface moves the line between them."""
-    fine = np.uint64(face.shape[0])
-    ss = face.shape[0] // source.shape[0]
-    whole, next_to = np.float32(1.0 / ss), np.uint64(1)
-    reach, middle = (1, np.float32(0.5)) if wide else (0, np.float32(1.0))
-    pixel = (np.arange(face.shape[0]) // ss).astype(np.uint64)
-    top, bottom = np.uint64(max(0, box[1] * ss - 1)), np.uint64(min(face.shape[0], box[3] * ss + 1))
-    left, right = np.uint64(max(0, box[0] * ss - 1)), np.uint64(min(face.shape[0], box[2] * ss + 1))
-    for y in range(top, bottom):
-        py = pixel[y]
-        for x in range(left, right):
-            px = pixel[x]
-            here = face[y, x] >= 0
-            for axis in range(2):
-                down = np.uint64(axis)
-                y1, x1 = y + down, x + next_to - down
-                if y1 == fine or x1 == fine:
-                    continue
-                there = face[y1, x1] >= 0
-                if not here and not there:
-                    continue
-                a, b = np.float32(here), np.float32(there)
-                r = b * sample[y1, x1, 0] - a * sample[y, x, 0]
-                g = b * sample[y1, x1, 1] - a * sample[y, x, 1]
-                bl = b * sample[y1, x1, 2] - a * sample[y, x, 2]
-                cover = b - a
-                if abs(r) + abs(g) + abs(bl) + abs(cover) < _UNIFORM:
-                    continue
-                if zbuffer[y, x] <= zbuffer[y1, x1]:
-                    v, z = owner[y, x], zbuffer[y, x]
-                else:
-                    v, z = owner[y1, x1], zbuffer[y1, x1]
-                qy, qx = pixel[y1], pixel[x1]
-                one = py == qy and px == qx
-                share = whole if one else np.float32(0.5) * whole
-                bits, bone = parts_of_vertices[v], bone_of_vertices[v]
-                for side in range(1 if one else 2):
-                    ty, tx = (qy, qx) if side else (py, px)
-                    for away in range(-reach, reach + 1):
-                        wy, wx = np.int64(ty) + away * axis, np.int64(tx) + away * (1 - axis)
-                        if wy < 0 or wx < 0 or wy >= source.shape[0] or wx >= source.shape[1]:
-                            continue
-                        part = share * (middle if away == 0 else np.float32(0.25))
-                        uy, ux = np.uint64(wy), np.uint64(wx)
-                        k = _mover(source, near, jump, bone_of_vertices, uy, ux, v, bone, z)
-                        jump[uy, ux, k, axis, 0] += part * r
-                        jump[uy, ux, k, axis, 1] += part * g
-                        jump[uy, ux, k, axis, 2] += part * bl
-                        jump[uy, ux, k, axis, 3] += part * cover
-                        parts[uy, ux] |= bits
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _mover(source, near, jump, bone_of_vertices, y, x, v, bone, z):
-    """Where a pixel keeps what moves with this bone; a new place for vertex v at depth z if it has none yet."""
-    k = 0
-    while k < MOVERS - 1 and source[y, x, k] >= 0 and bone_of_vertices[source[y, x, k]] != bone:
-        k += 1
-    if source[y, x, k] < 0:
-        source[y, x, k], near[y, x, k] = v, z
-        for c in range(4):
-            jump[y, x, k, 0, c] = 0
-            jump[y, x, k, 1, c] = 0
-    return k
 
 
 @njit(cache=True)

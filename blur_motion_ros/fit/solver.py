@@ -88,6 +88,12 @@ class Normal:
     hessian: np.ndarray
     gradient: np.ndarray
 
+    def after(self, step: np.ndarray) -> Normal:
+        """The same system seen from `step` further on."""
+        d = step.reshape(-1)
+        return Normal(self.prior_hessian, self.prior_gradient - self.prior_hessian @ d, self.hessian,
+                      self.gradient - self.hessian @ d)
+
     def total(self) -> tuple[np.ndarray, np.ndarray]:
         return self.prior_hessian + self.hessian.sum(0), self.prior_gradient + self.gradient.sum(0)
 
@@ -104,7 +110,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Solution:
-    """free [21, K, 3], the evaluation there, the linearisation there if it was made, iterations spent."""
+    """free [21, K, 3], the evaluation there, the linearisation there or, seen from there, that of the step before
+    (None where no step was taken), iterations spent."""
 
     free: np.ndarray
     evaluation: Evaluation
@@ -132,7 +139,7 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
         free, drawn = free.copy(), None
         free.reshape(-1)[held] = 0
     here = problem.evaluate(free, drawn)
-    normal, in_workspace = None, True
+    normal, nearby, in_workspace = None, None, True
     spent = 0
     while spent < iterations and not (spent and time.perf_counter() > until):
         normal = normal or problem.normal(free, here)
@@ -142,6 +149,7 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
         in_workspace = there.cost < here.cost
         if in_workspace:
             small = here.cost - there.cost < tolerance * here.cost
+            nearby = normal.after(step)
             free, here, normal, damping = free + step, there, None, max(damping / 4, 1e-4)
             if small:
                 break
@@ -151,7 +159,7 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
             break
     if not in_workspace:
         here = problem.evaluate(free)  # the buffers hold the rejected trial; draw the accepted motion again
-    return Solution(free, here, normal, spent)
+    return Solution(free, here, normal or nearby, spent)
 
 
 @njit(cache=True)
