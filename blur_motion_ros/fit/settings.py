@@ -89,7 +89,7 @@ class FitSettings:
                                      low=0.1, high=100.0)
     restart_above: float = setting(250.0, "squared distance of the initialiser's pose (63: as expected) above which "
                                    "the window is also started from it, and the better result kept", low=0.0, high=1e9)
-    restart_cost: float = setting(300.0, "what beginning anew must gain over going on, in squared sigmas", low=0.0,
+    restart_cost: float = setting(150.0, "what beginning anew must gain over going on, in squared sigmas", low=0.0,
                                   high=1e6)
     limb_above: float = setting(0.6, "squared distance of a limb from the initialiser's pose, per angle (1: as "
                                 "expected), above which the window is also started with that limb as measured", low=0.0,
