@@ -81,12 +81,11 @@ def _movers(face, zbuffer, sample, owner, box, bone_of_vertices, outwards, cells
 @njit(cache=True, nogil=True, fastmath=True)
 def _take(face, zbuffer, sample, owner, bone_of_vertices, x0, y0, x1, y1, bone, depth, colour):
     """Copy the samples x0 to x1, y0 to y1 and their neighbours. Beyond the edge of the image nothing changes."""
-    last, one = np.int64(face.shape[0] - 1), np.uint64(1)
+    last = face.shape[0] - 1
     for to_y in range(y0, y1 + np.uint64(2)):
         y = np.uint64(min(max(np.int64(to_y) - 1, 0), last))
         for to_x in range(x0, x1 + np.uint64(2)):
-            x = to_x - one if to_x > 0 else to_x
-            x = x if x <= np.uint64(last) else np.uint64(last)
+            x = np.uint64(min(max(np.int64(to_x) - 1, 0), last))
             here = face[y, x] >= 0
             bone[to_y, to_x] = bone_of_vertices[owner[y, x]] + 1 if here else 0
             depth[to_y, to_x] = zbuffer[y, x] if here else FAR
