@@ -296,6 +296,21 @@ def test_motion_scales_are_interpolated_in_the_logarithm_of_time(duration):
     assert slope_nu[5] == pytest.approx(freedom, rel=1e-12)
 
 
+def test_a_solve_ends_with_the_linearisation_where_it_ended(window):
+    """It is that of the last step, seen from where that led: the same to first order."""
+    p = window.problem
+    best = solver.solve(p, window.free, 20).free
+    spread = np.sqrt(np.diag(np.linalg.inv(p.normal(best, p.evaluate(best)).total()[0])))
+    off = spread * np.random.default_rng(3).normal(0, 0.5, len(spread))
+    found = solver.solve(p, best + off.reshape(best.shape), 1)
+    exact, told = p.normal(found.free, p.evaluate(found.free)), found.normal
+    widths = [np.sqrt(np.diag(np.linalg.inv(n.total()[0]))) for n in (exact, told)]
+    optima = [np.linalg.solve(*n.total()) / spread for n in (exact, told)]
+    assert np.sqrt(np.mean((off / spread) ** 2)) > 0.4  # there was something to solve
+    assert np.median(np.abs(np.log(widths[1] / widths[0]))) < 0.1
+    assert np.sqrt(np.mean((optima[1] - optima[0]) ** 2)) < 0.15
+
+
 def test_changes_by_limb_are_masked_means(window):
     p = window.problem
     p.evaluate(window.free)
