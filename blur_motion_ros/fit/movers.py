@@ -148,33 +148,34 @@ def _all_lines(colour, top, left, cells):
     return half * a, half * b, half * c, half * d, half * e, half * f, half * g, half * h
 
 
-@njit(cache=True, nogil=True, fastmath=True, inline="always")
+@njit(cache=True, nogil=True, fastmath=True)
 def _lines_of(mover, bone, depth, colour, top, left, cells):
     """`_all_lines` of those lines that move with one bone: it is the nearer one of the two samples."""
-    ss, one, full = np.uint64(len(cells)), np.uint64(1), np.float32(1) / np.float32(len(cells))
+    ss, one = np.uint64(len(cells)), np.uint64(1)
     bottom, right = top + ss, left + ss
     a = b = c = d = e = f = g = h = np.float32(0)
     for y in range(top, bottom):
         for x in range(left - one, right):
-            x1 = x + one
-            nearer = bone[y, x] if depth[y, x] <= depth[y, x1] else bone[y, x1]
-            weight = np.float32(0.5) * full if (x < left) | (x1 == right) else full
-            weight = weight if nearer == mover else np.float32(0)
-            a += weight * (colour[y, x1, 0] - colour[y, x, 0])
-            b += weight * (colour[y, x1, 1] - colour[y, x, 1])
-            c += weight * (colour[y, x1, 2] - colour[y, x, 2])
-            d += weight * (colour[y, x1, 3] - colour[y, x, 3])
+            outer = (x < left) | (x + one == right)
+            r, s, t, u = _line_of(mover, bone, depth, colour, y, x, y, x + one, outer, cells)
+            a, b, c, d = a + r, b + s, c + t, d + u
     for y in range(top - one, bottom):
-        y1 = y + one
         for x in range(left, right):
-            nearer = bone[y, x] if depth[y, x] <= depth[y1, x] else bone[y1, x]
-            weight = np.float32(0.5) * full if (y < top) | (y1 == bottom) else full
-            weight = weight if nearer == mover else np.float32(0)
-            e += weight * (colour[y1, x, 0] - colour[y, x, 0])
-            f += weight * (colour[y1, x, 1] - colour[y, x, 1])
-            g += weight * (colour[y1, x, 2] - colour[y, x, 2])
-            h += weight * (colour[y1, x, 3] - colour[y, x, 3])
+            outer = (y < top) | (y + one == bottom)
+            r, s, t, u = _line_of(mover, bone, depth, colour, y, x, y + one, x, outer, cells)
+            e, f, g, h = e + r, f + s, g + t, h + u
     return a, b, c, d, e, f, g, h
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _line_of(mover, bone, depth, colour, y, x, y1, x1, outer, cells):
+    """The change from a sample to the next if it moves with this bone, else 0; outer: half of it is another pixel's."""
+    nearer = bone[y, x] if depth[y, x] <= depth[y1, x1] else bone[y1, x1]
+    full = np.float32(1) / np.float32(len(cells))
+    weight = np.float32(0.5) * full if outer else full
+    weight = weight if nearer == mover else np.float32(0)
+    return (weight * (colour[y1, x1, 0] - colour[y, x, 0]), weight * (colour[y1, x1, 1] - colour[y, x, 1]),
+            weight * (colour[y1, x1, 2] - colour[y, x, 2]), weight * (colour[y1, x1, 3] - colour[y, x, 3]))
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -139,7 +139,7 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
         free, drawn = free.copy(), None
         free.reshape(-1)[held] = 0
     here = problem.evaluate(free, drawn)
-    normal, nearby, in_workspace = None, None, True
+    normal, last, in_workspace = None, None, True
     spent = 0
     while spent < iterations and not (spent and time.perf_counter() > until):
         normal = normal or problem.normal(free, here)
@@ -149,7 +149,7 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
         in_workspace = there.cost < here.cost
         if in_workspace:
             small = here.cost - there.cost < tolerance * here.cost
-            nearby = normal.after(step)
+            last = (normal, step)
             free, here, normal, damping = free + step, there, None, max(damping / 4, 1e-4)
             if small:
                 break
@@ -159,7 +159,9 @@ def solve(problem: Problem, free: np.ndarray, iterations: int, damping: float = 
             break
     if not in_workspace:
         here = problem.evaluate(free)  # the buffers hold the rejected trial; draw the accepted motion again
-    return Solution(free, here, normal or nearby, spent)
+    if normal is None and last is not None:
+        normal = last[0].after(last[1])
+    return Solution(free, here, normal, spent)
 
 
 @njit(cache=True)
