@@ -10,7 +10,7 @@ setup(
     name=NAME,
     version="0.1.0",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={f"{NAME}.assets": ["*.npz", "*.json", "*.md", "*.txt", "*.onnx", "*.pt", "*.ts"]},
+    package_data={f"{NAME}.assets": ["*.npz", "*.json", "*.md", "*.txt", "*.onnx", "*.pt", "*.ts", "*.tflite"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

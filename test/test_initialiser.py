@@ -566,7 +566,7 @@ def test_swapped_legs_are_put_right_and_crossing_ones_left_alone():
     keeper, truth = SideKeeper(), walker()
     for i, true in enumerate(truth):
         seen = exchanged(true, slice(25, 33)) if i in (7, 8, 9, 19) else true
-        fixed = keeper.correct(seen)
+        fixed = keeper.correct(seen, i / 30)
         np.testing.assert_allclose(fixed.world, true.world, err_msg=f"frame {i}")
         np.testing.assert_allclose(fixed.image, true.image)
 
@@ -574,13 +574,13 @@ def test_swapped_legs_are_put_right_and_crossing_ones_left_alone():
 def test_body_taken_for_turned_round_is_put_right_and_one_that_turns_is_followed():
     keeper, front = SideKeeper(), walker()[6]
     for i in range(12):
-        fixed = keeper.correct(exchanged(front, slice(1, 33)) if i in (4, 8) else front)
+        fixed = keeper.correct(exchanged(front, slice(1, 33)) if i in (4, 8) else front, i / 30)
         np.testing.assert_allclose(fixed.world[11:], front.world[11:], err_msg=f"frame {i}")
     keeper = SideKeeper()
-    for turn in np.linspace(0, np.pi, 16):  # a second for half a turn
+    for i, turn in enumerate(np.linspace(0, np.pi, 16)):  # half a turn in half a second
         c, s = np.cos(turn), np.sin(turn)
         world = front.world @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-        fixed = keeper.correct(dataclasses.replace(front, world=world))
+        fixed = keeper.correct(dataclasses.replace(front, world=world), i / 30)
         np.testing.assert_allclose(fixed.world, world)
 
 
@@ -604,17 +604,29 @@ def test_whole_body_taken_for_turned_round_for_some_frames_is_put_right(seed):
     keeper, rng = SideKeeper(), np.random.default_rng(seed)
     for i in range(6):
         true = arms_coming_down(i, rng)
-        fixed = keeper.correct(exchanged(true, slice(1, 33)) if i in (2, 3, 4) else true)
+        fixed = keeper.correct(exchanged(true, slice(1, 33)) if i in (2, 3, 4) else true, i / 30)
         np.testing.assert_allclose(fixed.world[11:], true.world[11:], err_msg=f"frame {i}")
+
+
+def test_a_sure_network_is_believed_that_somebody_turned_between_slow_frames():
+    """The same landmarks, turned round from one frame to the next: at 30 Hz nobody does that, at 5 Hz somebody may."""
+    def followed(period: float, sure: bool) -> int:
+        keeper, front, frames = SideKeeper(sure), walker()[6], 0
+        for i in range(8):
+            seen = front if i < 5 else exchanged(front, slice(1, 33))
+            frames += np.allclose(keeper.correct(seen, i * period).world[11:], seen.world[11:])
+        return frames
+    assert followed(1 / 30, sure=False) == followed(1 / 5, sure=False) == 5
+    assert followed(1 / 30, sure=True) < followed(1 / 5, sure=True) == 8
 
 
 def test_lasting_opinion_of_the_network_wins():
     keeper = SideKeeper()
     still = [walker()[6]] * 12
-    first = keeper.correct(exchanged(still[0], slice(25, 33)))  # wrong from the start
+    first = keeper.correct(exchanged(still[0], slice(25, 33)), 0.0)  # wrong from the start
     assert first.world[27, 0] * still[0].world[27, 0] < 0
-    for seen in still:
-        last = keeper.correct(seen)
+    for i, seen in enumerate(still):
+        last = keeper.correct(seen, (i + 1) / 30)
     np.testing.assert_allclose(last.world, still[0].world)
 
 

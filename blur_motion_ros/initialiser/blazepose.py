@@ -33,6 +33,7 @@ _WHOLE_MASK = (256, 256, 1)
 _MASK = (MASK_SIZE, MASK_SIZE, 1)
 _LANDMARK_OUTPUTS = {(_ALL * 5,), (_ALL * 3,), (1,), (64, 64, _ALL)}
 _NAMED = {"full": "pose_landmark_full.tflite", "heavy": "pose_landmark_heavy.tflite"}
+_PACKAGED = {"blur": "pose_landmark_blur.tflite"}  # full, trained further on blurred people (docs/learning.md)
 _SETTINGS = "initialiser.person.landmarks or initialiser.hindsight_landmarks"
 _log = logging.getLogger(__name__)
 _REFINE_RADIUS, _REFINE_SCORE = 3, 0.5  # heatmap refinement: 7x7 window, least peak
@@ -119,6 +120,11 @@ class BlazePose:
 
         return BlazePose(asset("pose_detection.tflite"), landmark_file(landmarks), threads)
 
+    @property
+    def knows_sides(self) -> bool:
+        """Whether left and right are seldom confused: by the network that was trained on blurred people."""
+        return self.landmark_file.name in _PACKAGED.values()
+
     def detect(self, image: np.ndarray, least_score: float = 0.5) -> list[Detection]:
         """All people in an image [H, W, 3] uint8 RGB, best score first. Finds bodies of about 1/6 of the image up."""
         h, w = image.shape[:2]
@@ -169,7 +175,7 @@ def _mask(out: dict[tuple[int, ...], np.ndarray]) -> np.ndarray:
 def landmark_file(wanted: str) -> Path:
     """The landmark network of that name (`settings.PersonSettings`; auto: of short exposures), or the file. Raises
     AssetError where it cannot be fetched, ValueError for a file that is not there."""
-    from blur_motion_ros.assets import asset, present
+    from blur_motion_ros.assets import asset, packaged, present
 
     if wanted == "auto":
         wanted = "full"
@@ -180,9 +186,11 @@ def landmark_file(wanted: str) -> Path:
                          "where npm is installed")
     if wanted in _NAMED:
         return asset(_NAMED[wanted])
+    if wanted in _PACKAGED:
+        return packaged(_PACKAGED[wanted])
     if not Path(wanted).is_file():
-        raise ValueError(f"no landmark network '{wanted}'; give auto, full, heavy, best, or a TFLite file that is "
-                         f"there, in {_SETTINGS}")
+        raise ValueError(f"no landmark network '{wanted}'; give auto, full, heavy, best, blur, or a TFLite file that "
+                         f"is there, in {_SETTINGS}")
     return Path(wanted)
 
 

@@ -39,7 +39,7 @@ class LandmarkInitialiser:
         person = self.settings.person
         self.tracker = PersonTracker.pretrained(person) if networks is None else PersonTracker(networks, person)
         self.register = Registrar(body, self.settings.registration, prior)
-        self.sides = SideKeeper()
+        self.sides = SideKeeper(self.tracker.networks.knows_sides)
 
     def reset(self) -> None:
         """Forget the person."""
@@ -59,7 +59,7 @@ class LandmarkInitialiser:
 
     def of_landmarks(self, frame: Frame, landmarks: Landmarks) -> PoseMeasurement:
         """The measurement where the landmarks are known already."""
-        return self.register(self.sides.correct(landmarks), frame)
+        return self.register(self.sides.correct(landmarks, frame.exposure.middle), frame)
 
 
 def _check(frame: Frame, plate: Plate | None) -> None:

@@ -15,7 +15,7 @@ class PersonSettings:
     threads: int = setting(1, "threads of the pose networks", low=1, high=16)
     landmarks: str = setting("auto", "landmark network: full (9 ms), heavy (27 ms, better; comes from npm), heavy "
                              "where it has been fetched (best), that where exposures are long and full elsewhere "
-                             "(auto), or a TFLite file of that kind")
+                             "(auto), full as trained further on blurred people (blur), or a TFLite file of that kind")
     long_exposure: float = setting(LONG_EXPOSURE, "exposure from which auto takes the heavy network", unit="s",
                                    low=0.0, high=10.0)
     select: str = setting("largest", "whom to follow when several people are found: the largest, the one nearest to "

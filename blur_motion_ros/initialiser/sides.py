@@ -32,42 +32,50 @@ _HUNG, _HANGS = (np.array([int(np.flatnonzero(_POINTS == p)[0]) for p in row])  
                  for row in ((13, 14, 25, 26), (11, 12, 23, 24)))
 READINGS = ((False, False), (True, False), (False, True), (True, True))  # legs, arms taken for the other side's
 _MIRROR = np.array(BLAZEPOSE33_MIRROR)
-_SIGMA = 0.12  # m, of a landmark's step beyond constant velocity
+_SIGMA, _PERIOD = 0.12, 1 / 30  # m, of a landmark's step beyond constant velocity; s, in that time
 _CAP = 9.0  # largest squared step counted, in sigmas: one wild point must not decide
 _REACH = 0.2  # m: elbows and knees are farther from the other side's shoulder and hip than from their own
 # Of a reading with none to three parts swapped, per frame, in mean squared sigmas: often all go together, as the whole
 # body is taken for turned round, so that each further part costs half. In the first frame three times as much.
 _PRICES = np.array([0.0, 1.0, 1.5, 2.0])[_READ.sum(1)]
 _FIRST = 3.0
+_SURE = 3.0  # times these prices for a network that seldom confuses sides
 _MEMORY = 30.0  # largest advantage one reading can have built up
 
 
 class SideKeeper:
-    """State over the frames of one person."""
+    """State over the frames of one person.
 
-    def __init__(self) -> None:
+    sure: the network seldom confuses sides (`BlazePose.knows_sides`). Swapped frames cost more then, and in a longer
+    time a body may have turned farther (docs/experiments/learning.md).
+    """
+
+    def __init__(self, sure: bool = False) -> None:
+        self._sure, self._prices = sure, _PRICES * (_SURE if sure else 1.0)
         self.reset()
 
     def reset(self) -> None:
         """Start again with the network's own reading."""
         self._cost: np.ndarray | None = None  # [8], with position and velocity [8, n, 2] of each reading's limbs
         self._position, self._velocity = np.zeros((2, len(_READ), len(_POINTS), 2))
+        self._time = 0.0
 
-    def correct(self, landmarks: Landmarks) -> Landmarks:
-        """The landmarks of the next frame with swapped legs, arms or trunk put right."""
-        seen = np.ascontiguousarray(landmarks.world[:, :2])
-        return swapped(landmarks, *_READ[self._follow(seen)].tolist())
+    def correct(self, landmarks: Landmarks, time: float) -> Landmarks:
+        """The landmarks of the next frame, seen at `time` (s), with swapped legs, arms or trunk put right."""
+        seen, step, self._time = np.ascontiguousarray(landmarks.world[:, :2]), time - self._time, time
+        return swapped(landmarks, *_READ[self._follow(seen, step)].tolist())
 
-    def _follow(self, seen: np.ndarray) -> int:
-        """The cheapest reading of landmarks [33, 2] m, after those seen before."""
+    def _follow(self, seen: np.ndarray, step: float) -> int:
+        """The cheapest reading of landmarks [33, 2] m, `step` s after those seen before."""
         read = np.where(_SWAPPED[..., None], seen[_MIRROR[_POINTS]], seen[_POINTS])
         price = np.array([_apart(r) for r in read])
         if self._cost is None:
-            self._cost, self._position, self._velocity = price + _FIRST * _PRICES, read, np.zeros_like(read)
+            self._cost, self._position, self._velocity = price + _FIRST * self._prices, read, np.zeros_like(read)
             return int(self._cost.argmin())
-        price += _PRICES
+        price += self._prices
+        sigma = _SIGMA * max(step / _PERIOD, 1.0) if self._sure else _SIGMA
         cost, self._position, self._velocity = _step(self._cost, self._position, self._velocity, read, price, _PART,
-                                                     _LASTING)
+                                                     _LASTING, sigma)
         self._cost = np.minimum(cost - cost.min(), _MEMORY)
         return int(cost.argmin())
 
@@ -79,7 +87,7 @@ def _apart(read: np.ndarray) -> float:
 
 
 @njit(cache=True)
-def _step(cost, position, velocity, read, price, part, lasting):
+def _step(cost, position, velocity, read, price, part, lasting, sigma):
     """One step of the Viterbi search. cost [8], position, velocity [8, n, 2] of the readings so far; read [8, n, 2]:
     this frame read in each way; price [8] of that; part [n]: which of the parts a point belongs to."""
     count, points, parts = len(cost), len(part), len(lasting)
@@ -94,7 +102,7 @@ def _step(cost, position, velocity, read, price, part, lasting):
             for i in range(points):
                 x, y = position[old, i, 0] + velocity[old, i, 0], position[old, i, 1] + velocity[old, i, 1]
                 dx, dy = read[new, i, 0] - x, read[new, i, 1] - y
-                squared = (dx * dx + dy * dy) / _SIGMA**2
+                squared = (dx * dx + dy * dy) / sigma**2
                 share = 1 / (1 + squared / _CAP) ** 2
                 now[i, 0], now[i, 1] = x + share * dx, y + share * dy
                 for a in range(2):

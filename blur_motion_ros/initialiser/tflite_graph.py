@@ -1,4 +1,5 @@
-"""Making a TFLite graph smaller before it is run: an interpreter computes everything in its file, asked for or not.
+"""Making a TFLite graph smaller before it is run, since an interpreter computes everything in its file, asked for or
+not; and what training needs to read and write such files.
 
 BlazePose's person mask costs a third of the landmark network (256 x 256 x 8 numbers in ten layers), more than where the
 body is. Most callers need no mask, the others none of that resolution.
@@ -13,7 +14,7 @@ _IDENTIFIER = b"TFL3"
 
 def without(content: bytes, output: tuple[int, ...]) -> bytes:
     """The graph without the output of that shape and what only it needs; as it was where there is none such."""
-    model = _parsed(content)
+    model = parsed(content)
     if model is None:
         return content
     graph = model.subgraphs[0]
@@ -21,7 +22,7 @@ def without(content: bytes, output: tuple[int, ...]) -> bytes:
     if len(kept) == len(graph.outputs):
         return content
     _keep(graph, kept)
-    return _packed(model)
+    return packed(model)
 
 
 def at_half_size(content: bytes, output: tuple[int, ...]) -> bytes:
@@ -29,7 +30,7 @@ def at_half_size(content: bytes, output: tuple[int, ...]) -> bytes:
 
     The last enlargement is left out and what follows it sees the smaller maps. As it was where that is not what the
     graph looks like: convolutions of that size after exactly one enlargement to it."""
-    model = _parsed(content)
+    model = parsed(content)
     if model is None:
         return content
     graph = model.subgraphs[0]
@@ -51,10 +52,10 @@ def at_half_size(content: bytes, output: tuple[int, ...]) -> bytes:
         if shape[1:3] != large:
             return content
         graph.tensors[i].shape = np.array((shape[0], *small, *shape[3:]), np.int32)
-    return _packed(model)
+    return packed(model)
 
 
-def _parsed(content: bytes):
+def parsed(content: bytes):
     """The model as objects; None where it is none."""
     if content[4:8] != _IDENTIFIER:
         return None
@@ -67,7 +68,7 @@ def _parsed(content: bytes):
         return None
 
 
-def _packed(model) -> bytes:
+def packed(model) -> bytes:
     import flatbuffers
 
     model.signatureDefs = None  # they name outputs by their old places
@@ -92,7 +93,58 @@ def _shape(graph, tensor: int) -> tuple[int, ...]:
 
 
 def _is_enlargement(model, operator) -> bool:
+    return code(model, operator) == "RESIZE_BILINEAR"
+
+
+# -- for those who train them ------------------------------------------------------------------------------------
+
+
+def code(model, operator) -> str:
+    """An operator's name, as TFLite has it."""
     from ai_edge_litert.schema_py_generated import BuiltinOperator
 
-    code = model.operatorCodes[operator.opcodeIndex]
-    return max(code.builtinCode, code.deprecatedBuiltinCode) == BuiltinOperator.RESIZE_BILINEAR
+    known = model.operatorCodes[operator.opcodeIndex]
+    return _name(BuiltinOperator, max(known.builtinCode, known.deprecatedBuiltinCode))
+
+
+def activation(options) -> str:
+    """The name of what is applied to an operator's answer."""
+    from ai_edge_litert.schema_py_generated import ActivationFunctionType
+
+    return _name(ActivationFunctionType, options.fusedActivationFunction)
+
+
+def pads_same(options) -> bool:
+    """Whether a convolution keeps the size of its map (over its stride)."""
+    from ai_edge_litert.schema_py_generated import Padding
+
+    return int(options.padding) == Padding.SAME
+
+
+def array(model, tensor) -> np.ndarray:
+    """The constant in a tensor."""
+    data = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
+    shape = () if tensor.shape is None else tuple(int(n) for n in tensor.shape)
+    return np.frombuffer(data.tobytes(), _kind(tensor)).reshape(shape)
+
+
+def set_array(model, index: int, values: np.ndarray) -> None:
+    """Replace the constant in a tensor of the model's graph. Raises ValueError for another shape."""
+    tensor = model.subgraphs[0].tensors[index]
+    if _shape(model.subgraphs[0], index) != values.shape:
+        raise ValueError(f"tensor {index} is {_shape(model.subgraphs[0], index)}, not {values.shape}")
+    data = np.ascontiguousarray(values.astype(_kind(tensor)))
+    model.buffers[tensor.buffer].data = np.frombuffer(data.tobytes(), np.uint8)
+
+
+def _kind(tensor) -> type:
+    from ai_edge_litert.schema_py_generated import TensorType
+
+    kinds = {TensorType.FLOAT32: np.float32, TensorType.FLOAT16: np.float16, TensorType.INT32: np.int32}
+    if tensor.type not in kinds:
+        raise ValueError(f"a tensor of type {_name(TensorType, tensor.type)}")
+    return kinds[tensor.type]
+
+
+def _name(enumeration: type, value: int) -> str:
+    return next(name for name, v in vars(enumeration).items() if v == value)

@@ -226,7 +226,7 @@ class VibeInitialiser:
 
     def of_landmarks(self, frame: Frame, landmarks: Landmarks) -> PoseMeasurement:
         """The measurement where the landmarks are known already."""
-        landmarks = self._sides.correct(landmarks)
+        landmarks = self._sides.correct(landmarks, frame.exposure.middle)
         registered = self.register(landmarks, frame)
         out = self.stream.step(frame, landmarks, start_of(registered.state, self._body))
         fused = fuse(registered, out, self._body)

@@ -93,13 +93,13 @@ def methods(network: Path | None) -> dict[str, Callable[[], Measure]]:
 
     def registration() -> Measure:
         register, sides = Registrar(body), SideKeeper()
-        return lambda frame, seen: joints_of(register(sides.correct(seen), frame).state, body)
+        return lambda frame, seen: joints_of(register(sides.correct(seen, frame.exposure.middle), frame).state, body)
 
     def alone() -> Measure:
         stream, register, sides = LandmarkStream.load(network), Registrar(body), SideKeeper()
 
         def measure(frame: Frame, seen: Landmarks) -> np.ndarray:
-            seen = sides.correct(seen)
+            seen = sides.correct(seen, frame.exposure.middle)
             start = start_of(register(seen, frame).state, body)
             return joints_of(state_of(stream.step(frame, seen, start), body), body)
         return measure

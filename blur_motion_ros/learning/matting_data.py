@@ -21,6 +21,7 @@ from blur_motion_ros.data.synth.clothes import Outfit, random_outfit
 from blur_motion_ros.data.synth.render import Renderer
 from blur_motion_ros.data.synth.scene import FloorShadow, Shot, body_light, random_light, random_shot
 from blur_motion_ros.data.synth.sequence import FEET, smooth_motion
+from blur_motion_ros.learning.lively import filmed, lively_start
 from blur_motion_ros.light import to_codes, to_linear
 
 SIDE = 144
@@ -46,14 +47,13 @@ def make_layers(clips: list[MotionClip], folder: Path, count: int, seed: int, ch
     """Render `count` layer sets into files of `chunk`; files that are there already are kept."""
     from tqdm import tqdm
     folder.mkdir(parents=True, exist_ok=True)
-    clips = [c for c in clips if c.duration > 0.4 and c.fps > 25]
-    weights = np.array([_liveliness(c) for c in clips])
+    clips, weights = filmed(clips)
     with tqdm(total=count, desc="layers", mininterval=5) as bar:
         for first in range(0, count, chunk):
             path = folder / f"layers_{seed}_{first:05d}.npz"
             if not path.is_file():
                 rng = np.random.default_rng([seed, first])
-                sets = [s for _ in range(chunk // 2) for s in _film(clips, weights / weights.sum(), rng)]
+                sets = [s for _ in range(chunk // 2) for s in _film(clips, weights, rng)]
                 part = path.with_suffix(".part.npz")
                 np.savez_compressed(part, **{k: np.stack([s[k] for s in sets]) for k in sets[0]})
                 part.replace(path)
@@ -61,11 +61,6 @@ def make_layers(clips: list[MotionClip], folder: Path, count: int, seed: int, ch
     files = [folder / f"layers_{seed}_{first:05d}.npz" for first in range(0, count, chunk)]
     loaded = [dict(np.load(f)) for f in files]
     return Layers(*(np.concatenate([d[k] for d in loaded])[:count] for k in ("colour", "alpha", "plate", "shade")))
-
-
-def _liveliness(clip: MotionClip) -> float:
-    speed = np.linalg.norm(np.diff(clip.joints()[:, [7, 8, 20, 21]], axis=0), axis=-1).mean() * clip.fps
-    return float(np.sqrt(clip.duration) * (0.3 + speed))
 
 
 def _film(clips: list[MotionClip], weights: np.ndarray, rng: np.random.Generator) -> list[dict[str, np.ndarray]]:
@@ -77,20 +72,12 @@ def _film(clips: list[MotionClip], weights: np.ndarray, rng: np.random.Generator
     sets = []
     while len(sets) < 2:
         exposure = float(rng.choice([0.015, 0.03, 0.045, 0.07, 0.1]))
-        start = _lively_start(clip, exposure, rng)
+        start = lively_start(clip, exposure, rng)
         try:
             sets.append(_expose(body, outfit, clip, start, exposure, rng))
         except ValueError:  # no camera sees this stretch
             continue
     return sets
-
-
-def _lively_start(clip: MotionClip, exposure: float, rng: np.random.Generator) -> float:
-    """The start of several with the fastest hands and feet (recordings have long idle parts)."""
-    starts = rng.uniform(0, clip.duration - exposure, int(rng.choice([1, 4, 12])))
-    speed = np.linalg.norm(np.diff(clip.joints()[:, [7, 8, 20, 21]], axis=0), axis=-1).max(1)
-    frames = np.clip(((starts + 0.5 * exposure) * clip.fps).astype(int), 0, len(speed) - 1)
-    return float(starts[np.argmax(speed[frames])])
 
 
 def _expose(body: SkinnedBody, outfit: Outfit, clip: MotionClip, start: float, exposure: float,

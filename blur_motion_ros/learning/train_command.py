@@ -15,6 +15,7 @@ TRAINABLES: dict[str, tuple[str, str]] = {
     "pose-prior": ("blur_motion_ros.learning.pose_prior_train", "density of poses and short-motion statistics"),
     "prior": ("blur_motion_ros.learning.short_motion_train", "adversarial short-motion prior for single frames"),
     "matting": ("blur_motion_ros.learning.matting_train", "small background-matting network"),
+    "landmarks": ("blur_motion_ros.learning.landmark_train", "BlazePose's landmark network, to read blur"),
     "vibe": ("blur_motion_ros.learning.vibe_command", "temporal pose network on recorded landmarks"),
 }
 

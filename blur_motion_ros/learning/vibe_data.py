@@ -168,7 +168,7 @@ def _register(r: Recordings, i: int) -> Registered:
             register.forget_pose()
             sides.reset()
             continue
-        seen = sides.correct(landmarks_of(r, i, j))
+        seen = sides.correct(landmarks_of(r, i, j), 0.5 * float(r.opened[i, j] + r.closed[i, j]))
         frame = Frame(image, Exposure(float(r.opened[i, j]), float(r.closed[i, j])), camera, j)
         start = start_of(register(seen, frame).state, body)
         out.image[j], out.world[j], out.visibility[j] = seen.image, seen.world, seen.visibility

@@ -124,7 +124,7 @@ def _draw_clip(clips: Sequence[MotionClip], span: float, rng: np.random.Generato
     """A clip with chance proportional to its duration (a short clip holds its last frame), and a start in it; or,
     with chance `invented`, a new random one."""
     if invented and rng.random() < invented:
-        return _random_clip(rng, "random", span + 0.1, 60.0), 0.0
+        return random_clip(rng, "random", span + 0.1, 60.0), 0.0
     weight = np.array([max(c.duration, 0.5) ** 0.7 for c in clips])  # the power lets rare actions be seen more
     clip = clips[rng.choice(len(clips), p=weight / weight.sum())]
     if not plain and rng.random() < 0.5:
@@ -189,10 +189,10 @@ _RANGES = {
 def random_clips(count: int, seed: int, seconds: float = 3.0, fps: float = 60.0) -> list[MotionClip]:
     """Motions that nobody recorded: smooth ways between random poses, so that no habit of the mocap is taken for a
     law. One in six turns over (cartwheels, rolls)."""
-    return [_random_clip(np.random.default_rng([seed, i, 99]), f"random_{i}", seconds, fps) for i in range(count)]
+    return [random_clip(np.random.default_rng([seed, i, 99]), f"random_{i}", seconds, fps) for i in range(count)]
 
 
-def _random_clip(rng: np.random.Generator, name: str, seconds: float, fps: float) -> MotionClip:
+def random_clip(rng: np.random.Generator, name: str, seconds: float, fps: float) -> MotionClip:
     pace = rng.uniform(0.25, 1.0)
     keys = int(np.ceil(seconds / pace)) + 2
     poses = np.stack([_random_pose(rng) for _ in range(keys)])
