@@ -90,6 +90,15 @@ def test_a_packed_file_has_the_weights_that_were_learned(people, content, tmp_pa
     assert np.abs(theirs - ours).max() < 0.5
 
 
+def test_the_torch_graph_moves_as_a_whole(people, content):
+    """To another type of numbers, as to another device."""
+    view = pictures_of([data.compose(people, 1, np.random.default_rng(0)).view])
+    with torch.no_grad():
+        one, other = LandmarkGraph(content)(view), LandmarkGraph(content).double()(view.double())
+    assert other.points.dtype == other.heat.dtype == torch.float64
+    assert (one.points[..., :2] - other.points[..., :2]).abs().max() < 0.05
+
+
 def test_another_file_is_refused(content):
     with pytest.raises(ValueError, match="not a TFLite file"):
         LandmarkGraph(b"nothing of that kind")

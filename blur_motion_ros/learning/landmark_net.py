@@ -39,7 +39,7 @@ class LandmarkGraph(nn.Module):
     stem: operators on maps of at least so many px that read the picture only are frozen, and run in bfloat16.
 
     Normalisation is folded into the weights of such files: those of one layer are 10 000 times those of another. So
-    what is learned are weights in units of their own size, by output channel (`weights`; times `scale`).
+    what is learned are weights in units of their own size, by output channel (`weights`; the sizes are buffers).
     """
 
     def __init__(self, content: bytes, stem: int = 0):
@@ -50,7 +50,6 @@ class LandmarkGraph(nn.Module):
         self._graph = self._model.subgraphs[0]
         self._whole = tflite_graph.parsed(content)
         self._stored: dict[int, int] = {}  # a dequantised tensor -> the one in the file
-        self.scale: dict[str, Tensor] = {}
         weights: dict[str, nn.Parameter] = {}
         steps: list[_Step] = []
         for op in self._graph.operators:
@@ -86,8 +85,13 @@ class LandmarkGraph(nn.Module):
         w = torch.from_numpy(np.ascontiguousarray(a))
         size = w.square().mean(tuple(range(1, w.dim())), keepdim=True).sqrt() if w.dim() > 1 else (
             w.square().mean().sqrt().expand_as(w))
-        self.scale[str(i)] = size.clamp(min=max(float(size.mean()) * _SMALLEST, 1e-4)).clone()
-        return nn.Parameter(w / self.scale[str(i)])
+        size = size.clamp(min=max(float(size.mean()) * _SMALLEST, 1e-4)).clone()
+        self.register_buffer(f"size_{i}", size, persistent=False)
+        return nn.Parameter(w / size)
+
+    def _weight(self, i: int | str) -> Tensor:
+        """As the network has it."""
+        return self.weights[str(i)] * self.get_buffer(f"size_{i}")
 
     def _named_outputs(self) -> dict[str, int]:
         shapes = {tuple(int(n) for n in self._graph.tensors[i].shape): int(i) for i in self._graph.outputs}
@@ -133,16 +137,16 @@ class LandmarkGraph(nn.Module):
     def _run(self, known: dict[int, Tensor], steps: list[_Step], mask: bool) -> None:
         for step in steps:
             if mask or step.output not in self._mask_only:
-                weights = [self.weights[str(i)] * self.scale[str(i)] for i in step.weights]
+                weights = (self._weight(i) for i in step.weights)
                 known[step.output] = step.run(*(known[i] for i in step.inputs), *weights)
 
     # -- writing -------------------------------------------------------------------------------------------------
 
     def packed(self) -> bytes:
         """The TFLite file (as it was given, its mask whole) with these weights, as precise as its own were."""
-        for key, weight in self.weights.items():
+        for key in self.weights:
             i = self._stored.get(int(key), int(key))
-            a = (weight.detach() * self.scale[key]).numpy()
+            a = self._weight(key).detach().cpu().numpy()
             if a.ndim == 4:
                 stored = tuple(int(n) for n in self._graph.tensors[i].shape)
                 order = next(o for o in ((0, 2, 3, 1), (1, 2, 3, 0)) if a.transpose(o).shape == stored)
