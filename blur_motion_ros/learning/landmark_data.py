@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
@@ -180,6 +180,7 @@ def body_landmarks(body: SkinnedBody, local: np.ndarray, joints: np.ndarray) -> 
     return joints[:, own] + np.einsum("tjab,jb->tja", turned[:, free.point_joint], offsets)
 
 
+@cache  # asked for at every exposure
 def _free_body() -> LandmarkBody:
     from blur_motion_ros.body import load_body
 
