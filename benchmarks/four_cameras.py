@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from measurements import TRUE_LANDMARKS
 from real_clip import between
 from scipy.signal import savgol_filter
 
@@ -93,8 +94,7 @@ def sharp_landmarks(view: View, video: VideoFile) -> tuple[np.ndarray, np.ndarra
     camera = view.camera.window(0, 0, first.shape[1], first.shape[0])
     exposures = tuple(Exposure(i / video.fps, i / video.fps + _SHUT) for i in range(len(video)))
     recording = sequence.Sequence("sharp", camera, exposures, video)
-    # another landmark network than the one that `blur-motion fit` prefers: truth must not share its mistakes
-    settings = config.load(offline=True, overrides={"initialiser.person.landmarks": "full"})
+    settings = config.load(offline=True, overrides=TRUE_LANDMARKS)
     measured = measure_recording(recording, settings)
     pixels, weights = np.zeros((len(video), 33, 2)), np.zeros((len(video), 33))
     for i, m in enumerate(measured):

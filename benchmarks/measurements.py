@@ -22,6 +22,8 @@ from blur_motion_ros.pipeline import Pipeline
 from blur_motion_ros.types import MotionEstimate, PoseMeasurement
 
 Measurements = list[PoseMeasurement | None]
+# What the truth of sharp frames is read by: not by what `blur-motion fit` prefers, whose mistakes it must not share.
+TRUE_LANDMARKS = {"initialiser.person.landmarks": "full", "initialiser.hindsight_landmarks": ""}
 SOURCES = ("initialiser", "background", "camera", "offline.py", "types.py")
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from measurements import fitted, measurements
+from measurements import TRUE_LANDMARKS, fitted, measurements
 
 from blur_motion_ros import config, threads
 from blur_motion_ros.assets import asset
@@ -89,7 +89,7 @@ def sharp_joints(work: Path) -> tuple[np.ndarray, float]:
         camera = slow_camera(asset("Calib_demo.toml"), shutter)
         exposures = [Exposure(i / video.fps, i / video.fps + _SHUT) for i in range(len(video))]
         write_sequence(folder, views(video, shutter), camera, exposures, clean_plate(video, shutter))
-        measured = measure_recording(sequence.read(folder), config.Settings())
+        measured = measure_recording(sequence.read(folder), config.load(overrides=TRUE_LANDMARKS))
         body, nobody = load_body(None, lod="fit"), np.full((len(LSP14), 3), np.nan)
         np.save(kept, np.stack([nobody if m is None else joints_of(m.state, body) for m in measured]))
     return np.load(kept), video.fps

@@ -220,8 +220,8 @@ def test_a_second_landmark_network_looks_again_unless_it_is_the_first(tmp_path):
     def files(**changed) -> list[str]:
         return [n.landmark_file.name for n in Hindsight.of(live, replace(settings, **changed)).networks]
 
-    assert files() == ["pose_landmark_full.tflite", "own.tflite"]
-    assert files(hindsight_landmarks="full") == files(hindsight_landmarks="") == ["pose_landmark_full.tflite"]
+    assert files() == ["pose_landmark_blur.tflite", "own.tflite"]
+    assert files(hindsight_landmarks="blur") == files(hindsight_landmarks="") == ["pose_landmark_blur.tflite"]
     assert files(hindsight_views=False) == []
     with pytest.raises(ValueError, match="no landmark network 'huge'.*initialiser.hindsight_landmarks"):
         files(hindsight_landmarks="huge")

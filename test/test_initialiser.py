@@ -149,27 +149,25 @@ def test_npm_that_fails_is_quoted_and_set_up_goes_on(npm, monkeypatch):
     assert any("not needed" in line and "no such place" in line for line in said)
 
 
-def test_best_network_is_the_full_one_where_there_is_no_other(tmp_path, monkeypatch, caplog):
-    full = assets.asset("pose_landmark_full.tflite")
-    (tmp_path / full.name).symlink_to(full)
+def test_best_network_is_the_packaged_one_where_there_is_no_other(tmp_path, monkeypatch, caplog):
+    blur = assets.packaged("pose_landmark_blur.tflite")
     monkeypatch.setenv("BLUR_MOTION_ASSETS", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert blazepose.landmark_file("best") == tmp_path / full.name
-    assert "going on with the full one" in caplog.text and "npm" in caplog.text
+    assert blazepose.landmark_file("best") == blur
+    assert "going on with the packaged one" in caplog.text and "npm" in caplog.text
     with pytest.raises(assets.AssetError, match="there is no npm here"):
         blazepose.landmark_file("heavy")
-    assert blazepose.landmark_file("auto") == tmp_path / full.name
+    assert blazepose.landmark_file("auto") == blur
     heavy = assets.ASSETS["pose_landmark_heavy.tflite"]
     with open(tmp_path / heavy.name, "wb") as f:
         f.truncate(heavy.size)
     assert blazepose.landmark_file("best") == tmp_path / heavy.name
-    assert blazepose.landmark_file("auto") == tmp_path / full.name, "of short exposures"
+    assert blazepose.landmark_file("auto") == blur, "of short exposures"
 
 
 def test_a_damaged_network_that_nobody_named_is_done_without(tmp_path, monkeypatch, caplog):
     """It has the right size, so that its checksum is not looked at again."""
-    for name in ("pose_landmark_full.tflite", "pose_detection.tflite"):
-        (tmp_path / name).symlink_to(assets.asset(name))
+    (tmp_path / "pose_detection.tflite").symlink_to(assets.asset("pose_detection.tflite"))
     heavy = assets.ASSETS["pose_landmark_heavy.tflite"]
     with open(tmp_path / heavy.name, "wb") as f:
         f.truncate(heavy.size)
@@ -209,10 +207,10 @@ def test_long_exposures_are_read_carefully_unless_there_is_no_time():
 
 
 def test_a_named_network_reads_all_exposures():
-    for name, long in (("auto", blazepose.landmark_file("best")), ("full", blazepose.landmark_file("full"))):
+    for name, short, long in (("auto", "blur", "best"), ("full", "full", "full")):
         tracker = PersonTracker.pretrained(PersonSettings(landmarks=name))
-        assert tracker.reading(0.03).landmark_file == blazepose.landmark_file("full")
-        assert tracker.reading(0.06).landmark_file == long
+        assert tracker.reading(0.03).landmark_file == blazepose.landmark_file(short)
+        assert tracker.reading(0.06).landmark_file == blazepose.landmark_file(long)
 
 
 def test_landmark_network_may_be_a_file_and_others_are_refused(tmp_path):

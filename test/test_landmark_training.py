@@ -53,21 +53,35 @@ def interpreter(content: bytes, tmp_path) -> _Network:
 # -- the network in torch ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stem", [0, 64])
-def test_the_torch_graph_says_what_the_interpreter_says(people, content, tmp_path, stem):
-    view = data.compose(people, 5, np.random.default_rng(0)).view
-    theirs = interpreter(content, tmp_path)(view)
+def views(people, count: int = 6) -> list[np.ndarray]:
+    """Several, since single landmarks of single pictures jump between two places at the least cause."""
+    return [data.compose(people, 3 * k, np.random.default_rng(k), data.TEST).view for k in range(count)]
+
+
+def apart(ours: Answer, theirs: list[dict]) -> dict[str, np.ndarray]:
+    """How far answers are from those of the interpreter, by what they say."""
+    told = {"points": (ours.points.flatten(1), (195,)), "world": (ours.world.flatten(1), (117,)),
+            "score": (ours.score[:, None], (1,)), "heat": (ours.heat.permute(0, 2, 3, 1).sigmoid(), (64, 64, 39)),
+            "mask": (ours.mask.permute(0, 2, 3, 1).sigmoid(), (128, 128, 1))}
+    out = {}
+    for name, (mine, shape) in told.items():
+        other = torch.from_numpy(np.stack([t[shape] for t in theirs]))
+        other = other.sigmoid() if name in ("heat", "mask") else other
+        out[name] = (mine - other).abs().numpy()
+    out["points"] = out["points"].reshape(len(theirs), 39, 5)[..., :2]
+    return out
+
+
+def test_the_torch_graph_says_what_the_interpreter_says(people, content, tmp_path):
+    seen = views(people)
+    network = interpreter(content, tmp_path)
+    theirs = [network(view) for view in seen]
     with torch.no_grad():
-        ours = LandmarkGraph(content, stem)(pictures_of([view]))
-    points, heat, world = 0.02, 0.02, 1e-4
-    if stem:  # in bfloat16
-        points, heat, world = 1.0, 3.0, 0.02
-    assert np.abs(ours.points[0, :, :2].numpy() - theirs[(195,)].reshape(39, 5)[:, :2]).max() < points
-    assert np.abs(ours.heat[0].permute(1, 2, 0).numpy() - theirs[(64, 64, 39)]).max() < heat
-    assert np.abs(ours.world[0].numpy() - theirs[(117,)].reshape(39, 3)).max() < world
-    assert ours.score.item() == pytest.approx(float(theirs[(1,)][0]), abs=0.01)
-    inside = [1 / (1 + np.exp(-np.clip(m, -30, 30))) for m in (ours.mask[0, 0].numpy(), theirs[(128, 128, 1)][..., 0])]
-    assert np.abs(inside[0] - inside[1]).mean() < (0.01 if stem else 1e-3)
+        exact, quick = (apart(LandmarkGraph(content, stem)(pictures_of(seen)), theirs) for stem in (0, 64))
+    for name, bound in {"points": 0.02, "world": 1e-4, "score": 1e-4, "heat": 1e-3, "mask": 1e-3}.items():
+        assert exact[name].max() < bound, name
+    for name, bound in {"points": 0.7, "world": 0.015, "score": 0.01, "heat": 1e-3, "mask": 0.01}.items():
+        assert quick[name].mean() < bound, f"{name}: the stem is in bfloat16"
 
 
 def test_a_file_packed_again_is_the_same_network(people, content, tmp_path):
@@ -77,17 +91,14 @@ def test_a_file_packed_again_is_the_same_network(people, content, tmp_path):
 
 
 def test_a_packed_file_has_the_weights_that_were_learned(people, content, tmp_path):
-    view = data.compose(people, 1, np.random.default_rng(0)).view
-    net = LandmarkGraph(content)
+    seen, net = views(people), LandmarkGraph(content)
     with torch.no_grad():
         for weight in net.weights.values():
             weight.mul_(1 + 0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
-        ours = net(pictures_of([view]))
-    theirs = interpreter(net.packed(), tmp_path)(view)
-    before = interpreter(content, tmp_path)(view)
-    theirs, before, ours = (a.reshape(39, 5)[:, :2] for a in (theirs[(195,)], before[(195,)], ours.points[0].numpy()))
-    assert np.abs(theirs - ours).max() < 0.2 * np.abs(theirs - before).max()  # the file's numbers have half precision
-    assert np.abs(theirs - ours).max() < 0.5
+        ours = net(pictures_of(seen))
+    packed, before = interpreter(net.packed(), tmp_path), interpreter(content, tmp_path)
+    left, moved = (apart(ours, [network(view) for view in seen])["points"].mean() for network in (packed, before))
+    assert left < 0.1 * moved and left < 0.5  # the file's numbers have half precision
 
 
 def test_the_torch_graph_moves_as_a_whole(people, content):

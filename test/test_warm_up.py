@@ -166,7 +166,7 @@ def test_all_networks_that_read_landmarks_are_loaded(monkeypatch):
 
     monkeypatch.setattr(blazepose, "_Network", loaded_late)
     tracker = pipeline.initialiser.tracker
-    assert tracker.reading(0.06).landmark_file.name == f"pose_landmark_{'heavy' if heavy else 'full'}.tflite"
+    assert tracker.reading(0.06).landmark_file.name == f"pose_landmark_{'heavy' if heavy else 'blur'}.tflite"
     for exposure in (0.03, 0.06):
         tracker.reset()
         assert tracker.track(pictures(1)[0], None, exposure) is not None

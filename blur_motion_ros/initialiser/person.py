@@ -54,7 +54,7 @@ class PersonTracker:
             try:
                 return BlazePose.pretrained(settings.threads, str(best))
             except ValueError as error:  # of a file that nobody named: a worse reading instead of none
-                _log.warning("long exposures are read by the full landmark network as well: %s; or delete it and run "
+                _log.warning("long exposures are read by the landmark network of short ones: %s; or delete it and run "
                              "`blur-motion assets`", error)
                 return quick
 

@@ -13,9 +13,10 @@ class PersonSettings:
     """Finding one person and keeping to them (BlazePose)."""
 
     threads: int = setting(1, "threads of the pose networks", low=1, high=16)
-    landmarks: str = setting("auto", "landmark network: full (9 ms), heavy (27 ms, better; comes from npm), heavy "
-                             "where it has been fetched (best), that where exposures are long and full elsewhere "
-                             "(auto), full as trained further on blurred people (blur), or a TFLite file of that kind")
+    landmarks: str = setting("auto", "landmark network: full (9 ms), full as trained further on blurred people (blur, "
+                             "9 ms; in the package), heavy (27 ms; comes from npm), heavy where it has been fetched "
+                             "and blur elsewhere (best), blur and that where exposures are long (auto), or a TFLite "
+                             "file of that kind")
     long_exposure: float = setting(LONG_EXPOSURE, "exposure from which auto takes the heavy network", unit="s",
                                    low=0.0, high=10.0)
     select: str = setting("largest", "whom to follow when several people are found: the largest, the one nearest to "
@@ -79,7 +80,7 @@ class InitialiserSettings:
                                      "(blur-motion fit, kind = vibe); empty: the one that comes with the package")
     hindsight_views: bool = setting(True, "look at every frame of a recording eight more times, cut differently and "
                                     "mirrored (blur-motion fit)")
-    hindsight_landmarks: str = setting("full", "a second landmark network that is asked, in those eight views, which "
-                                       "way the person faces: full, heavy, best, or a TFLite file; empty: none")
+    hindsight_landmarks: str = setting("blur", "a second landmark network that is asked, in those eight views, which "
+                                       "way the person faces: blur, full, heavy, best, or a TFLite file; empty: none")
     person: PersonSettings = field(default_factory=PersonSettings)
     registration: RegistrationSettings = field(default_factory=RegistrationSettings)

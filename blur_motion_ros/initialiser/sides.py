@@ -46,12 +46,12 @@ _MEMORY = 30.0  # largest advantage one reading can have built up
 class SideKeeper:
     """State over the frames of one person.
 
-    sure: the network seldom confuses sides (`BlazePose.knows_sides`). Swapped frames cost more then, and in a longer
-    time a body may have turned farther (docs/experiments/learning.md).
+    sure: the network seldom confuses sides (`BlazePose.knows_sides`). Swapped frames cost more then
+    (docs/experiments/learning.md).
     """
 
     def __init__(self, sure: bool = False) -> None:
-        self._sure, self._prices = sure, _PRICES * (_SURE if sure else 1.0)
+        self._prices = _PRICES * (_SURE if sure else 1.0)
         self.reset()
 
     def reset(self) -> None:
@@ -73,7 +73,7 @@ class SideKeeper:
             self._cost, self._position, self._velocity = price + _FIRST * self._prices, read, np.zeros_like(read)
             return int(self._cost.argmin())
         price += self._prices
-        sigma = _SIGMA * max(step / _PERIOD, 1.0) if self._sure else _SIGMA
+        sigma = _SIGMA * max(step / _PERIOD, 1.0)  # in a longer time a body may have turned farther
         cost, self._position, self._velocity = _step(self._cost, self._position, self._velocity, read, price, _PART,
                                                      _LASTING, sigma)
         self._cost = np.minimum(cost - cost.min(), _MEMORY)

@@ -272,20 +272,22 @@ class Example:
 @dataclass(frozen=True)
 class Looks:
     """How far composition goes. Shares of examples: plain (as captured, not un-mixed), elsewhere (before another
-    background), worn (another look of background and person), turned (by any angle). scale, angle (rad), offset
-    (sides): standard deviations of the cut."""
+    background), worn (another look of background and person), turned (by any angle), edge (the frame ends within the
+    cut). scale, angle (rad), offset (sides): standard deviations of the cut."""
 
     plain: float = 0.45
     elsewhere: float = 0.4
     worn: bool = True
     turned: float = 0.1
+    edge: float = 0.15
     mirrored: float = 0.5
     scale: float = 0.09
     angle: float = 0.12
     offset: float = 0.035
 
 
-TEST = Looks(plain=0.0, elsewhere=0.0, worn=False, turned=0.0, mirrored=0.0, scale=0.07, angle=0.1, offset=0.03)
+TEST = Looks(plain=0.0, elsewhere=0.0, worn=False, turned=0.0, edge=0.0, mirrored=0.0, scale=0.07, angle=0.1,
+             offset=0.03)
 
 
 def compose(sets: Sequence, index: int, rng: np.random.Generator, looks: Looks | None = None) -> Example:
@@ -303,6 +305,8 @@ def compose(sets: Sequence, index: int, rng: np.random.Generator, looks: Looks |
         image = _occluded(image, rng)
     noise = float(rng.uniform(0.001, 0.012))
     captured = _captured(image, noise, int(own["resolution"]), looks.worn, rng)
+    if rng.random() < looks.edge:
+        captured, plate = _ended(captured, plate, rng)
     return _cut(captured, plate, noise, own, looks, rng)
 
 
@@ -395,6 +399,14 @@ def _occluded(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     image = np.ascontiguousarray(image, np.float32)
     _box(image, (rng.uniform(0.25, 0.75, 2) * SIDE).astype(int), rng.integers(10, 60, 2), rng)
     return image
+
+
+def _ended(captured: np.ndarray, plate: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Both where a frame ends on one side, as cuts beyond it are: black."""
+    depth, turns = int(rng.uniform(0.1, 0.45) * SIDE), int(rng.integers(4))
+    captured, plate = (np.rot90(a, turns).copy() for a in (captured, plate))
+    captured[:depth], plate[:depth] = 0, 0
+    return tuple(np.ascontiguousarray(np.rot90(a, -turns)) for a in (captured, plate))
 
 
 def _box(image: np.ndarray, corner: np.ndarray, size: np.ndarray, rng: np.random.Generator) -> None:

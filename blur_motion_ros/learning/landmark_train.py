@@ -53,7 +53,7 @@ class LandmarkOptions:
 
     sets: int = 9600
     streams: int = 2
-    steps: int = 1800
+    steps: int = 2400
     batch: int = 32
     rate: float = 1e-3
     seed: int = 1
@@ -180,11 +180,12 @@ def losses(answer: Answer, points: Tensor, world: Tensor, there: Tensor) -> dict
 
 def kept(answer: Answer, said: Answer, there: Tensor) -> dict[str, Tensor]:
     """How far an answer is from what the network said before, in all that is to stay: the next region (the auxiliary
-    points), visibility, presence, the person's mask."""
+    points), visibility, the person's mask; and presence where the person was cut away (else they are there, however
+    blurred)."""
     region = (answer.points[:, 33:, :2] - said.points[:, 33:, :2]).abs().mean((1, 2))
     terms = {"region": 0.05 * (region * there).mean(),
              "visibility": 3 * (answer.points[..., 3:].sigmoid() - said.points[..., 3:].sigmoid()).square().mean(),
-             "presence": 0.3 * F.binary_cross_entropy(answer.score.clamp(1e-6, 1 - 1e-6), said.score)}
+             "presence": 0.3 * F.binary_cross_entropy(answer.score.clamp(1e-6, 1 - 1e-6), said.score.maximum(there))}
     if answer.mask is not None and said.mask is not None:
         terms["mask"] = 3 * (answer.mask.sigmoid() - said.mask.sigmoid()).square().mean()
     return terms
