@@ -110,6 +110,7 @@ class Landmarks:
     visibility: [33] in [0, 1].  score: person presence in [0, 1].
     mask: [h, w] float32 person probability over the region of interest, or None.
     mask_to_image: [2, 3] affine, mask pixel (x, y, 1) -> image pixel.  box: [4] x0, y0, x1, y1 px of the person.
+    sides_sure: whether the network that read them seldom takes left for right.
     """
 
     image: np.ndarray
@@ -119,6 +120,7 @@ class Landmarks:
     mask: np.ndarray | None
     mask_to_image: np.ndarray
     box: np.ndarray
+    sides_sure: bool = False
 
 
 @dataclass(frozen=True)

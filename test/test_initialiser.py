@@ -33,7 +33,7 @@ from blur_motion_ros.initialiser.registration import (
     register,
 )
 from blur_motion_ros.initialiser.settings import PersonSettings, RegistrationSettings
-from blur_motion_ros.initialiser.sides import SideKeeper
+from blur_motion_ros.initialiser.sides import SideKeeper, swapped
 from blur_motion_ros.initialiser.unmix import unmix
 from blur_motion_ros.motion import rotations
 from blur_motion_ros.types import Exposure, Frame, Landmarks, Plate
@@ -211,6 +211,14 @@ def test_a_named_network_reads_all_exposures():
         tracker = PersonTracker.pretrained(PersonSettings(landmarks=name))
         assert tracker.reading(0.03).landmark_file == blazepose.landmark_file(short)
         assert tracker.reading(0.06).landmark_file == blazepose.landmark_file(long)
+
+
+def test_only_the_network_trained_on_blur_is_sure_of_sides():
+    image, region = np.full((200, 200, 3), 90, np.uint8), blazepose.Region(np.array([100.0, 100.0]), 150.0, 0.0)
+    for name, sure in (("blur", True), ("full", False)):
+        seen, _ = BlazePose.pretrained(landmarks=name).landmarks(image, region)
+        assert seen.sides_sure is sure
+        assert swapped(seen, True, True).sides_sure is sure
 
 
 def test_landmark_network_may_be_a_file_and_others_are_refused(tmp_path):
@@ -609,7 +617,7 @@ def test_whole_body_taken_for_turned_round_for_some_frames_is_put_right(seed):
 def test_a_sure_network_is_believed_that_somebody_turned_between_slow_frames():
     """The same landmarks, turned round from one frame to the next: at 30 Hz nobody does that, at 5 Hz somebody may."""
     def followed(period: float, sure: bool) -> int:
-        keeper, front, frames = SideKeeper(sure), walker()[6], 0
+        keeper, front, frames = SideKeeper(), dataclasses.replace(walker()[6], sides_sure=sure), 0
         for i in range(8):
             seen = front if i < 5 else exchanged(front, slice(1, 33))
             frames += np.allclose(keeper.correct(seen, i * period).world[11:], seen.world[11:])

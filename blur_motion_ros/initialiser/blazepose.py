@@ -102,6 +102,7 @@ class BlazePose:
             raise ValueError(f"{landmarks}: not a BlazePose landmark network (outputs {sorted(outputs)}); give one in "
                              f"{_SETTINGS}")
         self._anchors = anchors()
+        self._sides_sure = knows_sides(landmarks)
 
     @cached_property
     def _detector(self) -> _Network:
@@ -119,11 +120,6 @@ class BlazePose:
         from blur_motion_ros.assets import asset
 
         return BlazePose(asset("pose_detection.tflite"), landmark_file(landmarks), threads)
-
-    @property
-    def knows_sides(self) -> bool:
-        """Whether left and right are seldom confused: by the network that was trained on blurred people."""
-        return self.landmark_file.name in _PACKAGED.values()
 
     def detect(self, image: np.ndarray, least_score: float = 0.5) -> list[Detection]:
         """All people in an image [H, W, 3] uint8 RGB, best score first. Finds bodies of about 1/6 of the image up."""
@@ -161,7 +157,8 @@ class BlazePose:
         visibility = _sigmoid(raw[order, 3:5]).min(1)
         score = float(out[(1,)][0])
         person = Landmarks(points[order], _rotate_xy(world, region.angle), visibility, score,
-                           _mask(out) if mask else None, region.to_image(MASK_SIZE), _box(points[:_COUNT]))
+                           _mask(out) if mask else None, region.to_image(MASK_SIZE), _box(points[:_COUNT]),
+                           self._sides_sure)
         return person, Detection(points[33], points[34], score)
 
 
@@ -170,6 +167,11 @@ def _mask(out: dict[tuple[int, ...], np.ndarray]) -> np.ndarray:
     if _MASK in out:
         return _sigmoid(out[_MASK][..., 0])
     return cv2.resize(_sigmoid(out[_WHOLE_MASK][..., 0]), _MASK[:2], interpolation=cv2.INTER_AREA)
+
+
+def knows_sides(landmarks: Path) -> bool:
+    """Whether a landmark network seldom confuses left and right: the one that was trained on blurred people."""
+    return landmarks.name in _PACKAGED.values()
 
 
 def landmark_file(wanted: str) -> Path:

@@ -39,7 +39,7 @@ class LandmarkInitialiser:
         person = self.settings.person
         self.tracker = PersonTracker.pretrained(person) if networks is None else PersonTracker(networks, person)
         self.register = Registrar(body, self.settings.registration, prior)
-        self.sides = SideKeeper(self.tracker.networks.knows_sides)
+        self.sides = SideKeeper()
 
     def reset(self) -> None:
         """Forget the person."""

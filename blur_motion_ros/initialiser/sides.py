@@ -39,19 +39,14 @@ _REACH = 0.2  # m: elbows and knees are farther from the other side's shoulder a
 # body is taken for turned round, so that each further part costs half. In the first frame three times as much.
 _PRICES = np.array([0.0, 1.0, 1.5, 2.0])[_READ.sum(1)]
 _FIRST = 3.0
-_SURE = 3.0  # times these prices for a network that seldom confuses sides
+_SURE = 3.0  # times these prices where the network that read a frame seldom confuses sides
 _MEMORY = 30.0  # largest advantage one reading can have built up
 
 
 class SideKeeper:
-    """State over the frames of one person.
+    """State over the frames of one person."""
 
-    sure: the network seldom confuses sides (`BlazePose.knows_sides`). Swapped frames cost more then
-    (docs/experiments/learning.md).
-    """
-
-    def __init__(self, sure: bool = False) -> None:
-        self._prices = _PRICES * (_SURE if sure else 1.0)
+    def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
@@ -63,16 +58,17 @@ class SideKeeper:
     def correct(self, landmarks: Landmarks, time: float) -> Landmarks:
         """The landmarks of the next frame, seen at `time` (s), with swapped legs, arms or trunk put right."""
         seen, step, self._time = np.ascontiguousarray(landmarks.world[:, :2]), time - self._time, time
-        return swapped(landmarks, *_READ[self._follow(seen, step)].tolist())
+        prices = _PRICES * (_SURE if landmarks.sides_sure else 1.0)
+        return swapped(landmarks, *_READ[self._follow(seen, step, prices)].tolist())
 
-    def _follow(self, seen: np.ndarray, step: float) -> int:
-        """The cheapest reading of landmarks [33, 2] m, `step` s after those seen before."""
+    def _follow(self, seen: np.ndarray, step: float, prices: np.ndarray) -> int:
+        """The cheapest reading of landmarks [33, 2] m, `step` s after those seen before. prices: [8], of each."""
         read = np.where(_SWAPPED[..., None], seen[_MIRROR[_POINTS]], seen[_POINTS])
         price = np.array([_apart(r) for r in read])
         if self._cost is None:
-            self._cost, self._position, self._velocity = price + _FIRST * self._prices, read, np.zeros_like(read)
+            self._cost, self._position, self._velocity = price + _FIRST * prices, read, np.zeros_like(read)
             return int(self._cost.argmin())
-        price += self._prices
+        price += prices
         sigma = _SIGMA * max(step / _PERIOD, 1.0)  # in a longer time a body may have turned farther
         cost, self._position, self._velocity = _step(self._cost, self._position, self._velocity, read, price, _PART,
                                                      _LASTING, sigma)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,15 +81,17 @@ def film(puppet: Puppet, sequence: Sequence3D, rng: np.random.Generator, photos:
 
 
 def record(clips: list, puppet: Puppet, photos: list[np.ndarray], folder: Path, count: int, seed: int,
-           settings: MotionSettings | None = None, plain: bool = False, shard: int = 20) -> Iterator[int]:
+           settings: MotionSettings | None = None, plain: bool = False, shard: int = 20,
+           landmarks: str = "blur") -> Iterator[int]:
     """Write `count` sequences as shards of `shard` into `folder`; existing shards are kept (resume). Yields progress.
+    landmarks: the network that sees them (`settings.PersonSettings`).
 
     Sequence i is drawn from (seed, i) alone, so the result does not depend on where a run was stopped.
     """
     from blur_motion_ros.initialiser.blazepose import BlazePose
     from blur_motion_ros.initialiser.person import PersonTracker
 
-    tracker = PersonTracker(BlazePose.pretrained())
+    tracker = PersonTracker(BlazePose.pretrained(landmarks=landmarks))
     folder.mkdir(parents=True, exist_ok=True)
     for first in range(0, count, shard):
         path = folder / f"record_{seed}_{first:06d}.npz"
@@ -136,8 +138,9 @@ class Registered:
     pelvis: np.ndarray
 
 
-def registered(r: Recordings, cache: Path | None = None) -> Iterator[Registered]:
-    """Run side keeping and registration over every recording, one at a time. cache: npz that is read, or written."""
+def registered(r: Recordings, cache: Path | None = None, sure: bool = False) -> Iterator[Registered]:
+    """Run side keeping and registration over every recording, one at a time. cache: npz that is read, or written.
+    sure: whether the landmark network that saw them seldom confuses sides."""
     if cache is not None and cache.exists():
         with np.load(cache) as data:
             arrays = [data[f.name] for f in fields(Registered)]
@@ -145,13 +148,13 @@ def registered(r: Recordings, cache: Path | None = None) -> Iterator[Registered]
         return
     rows = []
     for i in range(len(r)):
-        rows.append(_register(r, i))
+        rows.append(_register(r, i, sure))
         yield rows[-1]
     if cache is not None:
         np.savez(cache, **{f.name: np.stack([getattr(x, f.name) for x in rows]) for f in fields(Registered)})
 
 
-def _register(r: Recordings, i: int) -> Registered:
+def _register(r: Recordings, i: int, sure: bool) -> Registered:
     from blur_motion_ros.body import load_body
     from blur_motion_ros.initialiser.landmark import Registrar
     from blur_motion_ros.initialiser.sides import SideKeeper
@@ -168,7 +171,8 @@ def _register(r: Recordings, i: int) -> Registered:
             register.forget_pose()
             sides.reset()
             continue
-        seen = sides.correct(landmarks_of(r, i, j), 0.5 * float(r.opened[i, j] + r.closed[i, j]))
+        middle = 0.5 * float(r.opened[i, j] + r.closed[i, j])
+        seen = sides.correct(replace(landmarks_of(r, i, j), sides_sure=sure), middle)
         frame = Frame(image, Exposure(float(r.opened[i, j]), float(r.closed[i, j])), camera, j)
         start = start_of(register(seen, frame).state, body)
         out.image[j], out.world[j], out.visibility[j] = seen.image, seen.world, seen.visibility
@@ -176,16 +180,16 @@ def _register(r: Recordings, i: int) -> Registered:
     return out
 
 
-def examples_of(r: Recordings, cache: Path | None = None) -> Examples:
+def examples_of(r: Recordings, cache: Path | None = None, sure: bool = False) -> Examples:
     """Features and truth in view axes of every frame; frames without a person repeat the last features, weight 0.
 
-    cache: keeps the registrations, which take 3 ms per frame.
+    cache: keeps the registrations, which take 3 ms per frame.  sure: see `registered`.
     """
     s, t = r.score.shape
     features, size = np.zeros((s, t, FEATURES), np.float32), np.ones((s, t), np.float32)
     view = np.tile(np.eye(3, dtype=np.float32), (s, t, 1, 1))
     features[..., 204:348] = np.tile([1, 0, 0, 1, 0, 0], 24)
-    for i, seen in enumerate(registered(r, cache)):
+    for i, seen in enumerate(registered(r, cache, sure)):
         camera = Camera(WIDTH, HEIGHT, r.K[i])
         for j in range(t):
             if r.score[i, j] <= 0:
