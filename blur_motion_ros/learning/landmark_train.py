@@ -2,9 +2,9 @@
 
 It starts from MediaPipe's full network and learns on rendered, blurred people where their landmarks truly are, in the
 picture and in space. Of what it already knows of real people it must not forget too much: the maps of full and half
-resolution stay as they are; presence, visibility, the person's mask and the next region stay what the network said
-before; and the weights that are kept lie between those before and those learned (Wortsman et al., *Robust
-fine-tuning of zero-shot models*, CVPR 2022).
+resolution stay as they are; visibility, the person's mask and the next region stay what the network said before, and
+presence where the person is cut away (else they are there, however blurred); and the weights that are kept lie between
+those before and those learned (Wortsman et al., *Robust fine-tuning of zero-shot models*, CVPR 2022).
 """
 
 from __future__ import annotations
