@@ -76,8 +76,20 @@ def recordings(count=6, frames=12, bias=0.0, squash=1.0, jitter=0.0, seed=0):
         _, joints = forward(local, body.rest_joints(s.betas), PARENTS)
         joints = joints - joints[:, :1] + pelvis[:, None]
         rows.append((image, world, np.ones((frames, 33)), np.ones(frames), s.open, s.close, s.K, local, pelvis, joints,
-                     s.betas, np.array("walk", "U48")))
-    return vibe_data.Recordings(*(np.stack([r[k] for r in rows]) for k in range(12)))
+                     s.betas, np.array("walk", "U48"), np.array(False)))
+    return vibe_data.Recordings(*(np.stack([r[k] for r in rows]) for k in range(13)))
+
+
+def test_recordings_say_how_sure_their_landmarks_are_of_sides(tmp_path):
+    """Files of before do not, and are not."""
+    made = recordings(2)
+    sure = dataclasses.replace(made, sides_sure=np.array([True, True]))
+    sure.save(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as data:
+        np.savez(tmp_path / "b.npz", **{k: v for k, v in data.items() if k != "sides_sure"})
+    both = vibe_data.Recordings.load([tmp_path / "a.npz", tmp_path / "b.npz"])
+    assert [vibe_data.landmarks_of(both, i, 0).sides_sure for i in range(4)] == [True, True, False, False]
+    assert both.select(np.array([0, 3])).sides_sure.tolist() == [True, False]
 
 
 def landmarks(points, world=None):

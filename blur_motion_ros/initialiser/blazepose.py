@@ -156,7 +156,7 @@ class BlazePose:
         world = out[(_ALL * 3,)].reshape(_ALL, 3)[order] * ((-1 if region.mirrored else 1), 1, 1)
         visibility = _sigmoid(raw[order, 3:5]).min(1)
         score = float(out[(1,)][0])
-        person = Landmarks(points[order], _rotate_xy(world, region.angle), visibility, score,
+        person = Landmarks(points[order], rotate_xy(world, region.angle), visibility, score,
                            _mask(out) if mask else None, region.to_image(MASK_SIZE), _box(points[:_COUNT]),
                            self._sides_sure)
         return person, Detection(points[33], points[34], score)
@@ -295,7 +295,7 @@ def refine(points, heatmap):
     return out
 
 
-def _rotate_xy(points: np.ndarray, angle: float) -> np.ndarray:
+def rotate_xy(points: np.ndarray, angle: float) -> np.ndarray:
     """Turn points [N, 3] from the region's axes to the image's."""
     c, s = np.cos(angle), np.sin(angle)
     return points.astype(np.float64) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]).T

@@ -26,7 +26,7 @@ from blur_motion_ros.data.synth.clothes import Outfit, random_outfit
 from blur_motion_ros.data.synth.render import Renderer
 from blur_motion_ros.data.synth.scene import FloorShadow, Shot, body_light, random_light, random_shot
 from blur_motion_ros.data.synth.sequence import FEET, smooth_motion
-from blur_motion_ros.initialiser.blazepose import LANDMARK_SIZE, Region
+from blur_motion_ros.initialiser.blazepose import LANDMARK_SIZE, Region, rotate_xy
 from blur_motion_ros.initialiser.evidence import line_of_sight
 from blur_motion_ros.initialiser.kinematics import LandmarkBody
 from blur_motion_ros.initialiser.unmix import unmix
@@ -243,13 +243,7 @@ def _layers(body: SkinnedBody, outfit: Outfit, vertices: np.ndarray, joints: np.
 def _world(seen: np.ndarray, angle: float) -> np.ndarray:
     """[33, 3] of landmarks in camera axes: from the hips' middle, along the line of sight to it, rolled by `angle`."""
     hips = seen[_HIPS].mean(0)
-    return rolled((seen - hips) @ line_of_sight(hips[:2] / hips[2]), angle)
-
-
-def rolled(points: np.ndarray, angle: float) -> np.ndarray:
-    """Points [N, 3] in the axes of a picture -> in those of a cut of it, turned clockwise by `angle` rad."""
-    c, s = np.cos(angle), np.sin(angle)
-    return points @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    return rotate_xy((seen - hips) @ line_of_sight(hips[:2] / hips[2]), -angle)  # from the image's axes to the region's
 
 
 def _enlarged(layer: np.ndarray) -> np.ndarray:
@@ -328,7 +322,7 @@ def _cut(captured: np.ndarray, plate: np.ndarray, noise: float, own: np.void, lo
         known = cut(plate * np.float32(np.exp(rng.normal(0, 0.02))))  # the light may have changed since
         view = unmix(cut(captured), known, np.full(known.shape[:2], noise, np.float32))
     points = (own["points"] - to_set[:, 2]) @ np.linalg.inv(to_set[:, :2]).T
-    world = rolled(own["world"], angle)
+    world = rotate_xy(own["world"], -angle)
     if mirrored:
         order = np.array(BLAZEPOSE33_MIRROR)
         points, world = points[order], (world * [-1, 1, 1])[order]

@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--record", type=int, default=0, metavar="N",
                         help="first record N training and N/8 (at most 160) test sequences; existing ones are kept")
     parser.add_argument("--record-seed", type=int, default=1, help="seed of the recorded training sequences")
-    parser.add_argument("--landmarks", default="blur", metavar="NETWORK", help="landmark network that sees the "
-                        "recordings of --data: full, heavy, blur, or a file")
+    parser.add_argument("--landmarks", default="blur", metavar="NETWORK", help="landmark network that sees what "
+                        "is recorded: full, heavy, blur, or a file")
     parser.add_argument("--photos", type=Path, default=None, help="video or folder of pictures used as backgrounds")
     parser.add_argument("--mocap", default=None, help="CMU subset (.npz); default: BLUR_MOTION_MOCAP")
     parser.add_argument("--deepmimic", default=None, help="folder of humanoid3d_*.txt; default: BLUR_MOTION_DEEPMIMIC")
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     seconds = _train(trainer, args.out)
     if args.blend < 1:
         trainer.blend_with(first, args.blend)
-    scores = score(trainer.model, test_examples(args.data, args.landmarks), trainer.body)
+    scores = score(trainer.model, test_examples(args.data), trainer.body)
     print_scores(scores)
     _export(trainer, args, scores, seconds)
     return 0
@@ -137,7 +137,6 @@ def load_photos(path: Path | None, most: int = 40) -> list[np.ndarray]:
 
 def make_trainer(args: argparse.Namespace):
     from blur_motion_ros.data.mocap import load_training_clips
-    from blur_motion_ros.initialiser.blazepose import knows_sides, landmark_file
     from blur_motion_ros.learning.vibe_data import Recordings, clip_windows, examples_of, mirrored
     from blur_motion_ros.learning.vibe_train import WINDOW, Trainer
 
@@ -147,19 +146,18 @@ def make_trainer(args: argparse.Namespace):
     recordings = Recordings.load(list((args.data / "train").glob("*.npz")))
     if args.sequences:
         recordings = recordings.select(np.arange(min(args.sequences, len(recordings))))
-    sure = knows_sides(landmark_file(args.landmarks))
-    plain = examples_of(recordings, args.data / f"registered_train_{len(recordings)}.npz", sure)
+    plain = examples_of(recordings, args.data / f"registered_train_{len(recordings)}.npz")
     train = joined(plain, mirrored(plain))
     clips = load_training_clips("train", args.mocap, args.deepmimic)
     if args.simulate:
         noisy = recordings.select(np.arange(min(args.noise_from or len(recordings), len(recordings))))
         kept = args.data / f"simulated_{args.simulate}_{args.seed}_{len(noisy)}.npz"
-        train = joined(train, simulated(noisy, clips, args.simulate, args.seed, kept, sure))
+        train = joined(train, simulated(noisy, clips, args.simulate, args.seed, kept))
     motion = clip_windows(clips, WINDOW, 25.0, WINDOW // 2)
     return Trainer(settings, train, motion, load_skeleton(), args.out)
 
 
-def simulated(recordings, clips: list, count: int, seed: int, cache: Path, sure: bool):
+def simulated(recordings, clips: list, count: int, seed: int, cache: Path):
     """Examples of motions that were not rendered, seen with the noise of those that were."""
     from blur_motion_ros.body import load_body
     from blur_motion_ros.learning.vibe_data import examples_of
@@ -167,7 +165,7 @@ def simulated(recordings, clips: list, count: int, seed: int, cache: Path, sure:
 
     body = load_body()
     noise, _, _ = measure(recordings, body)
-    return examples_of(simulate(clips, body, noise, count, seed, recordings.score.shape[1]), cache, sure)
+    return examples_of(simulate(clips, body, noise, count, seed, recordings.score.shape[1]), cache)
 
 
 def joined(a, b):
@@ -175,14 +173,11 @@ def joined(a, b):
     return type(a)(*(np.concatenate([getattr(a, f.name), getattr(b, f.name)]) for f in dataclasses.fields(a)))
 
 
-def test_examples(data: Path, landmarks: str = "blur"):
-    """Of the recordings that are only ever evaluated. landmarks: the network that saw them."""
-    from blur_motion_ros.initialiser.blazepose import knows_sides, landmark_file
+def test_examples(data: Path):
     from blur_motion_ros.learning.vibe_data import Recordings, examples_of
 
     recordings = Recordings.load(list((data / "test").glob("*.npz")))
-    return examples_of(recordings, data / f"registered_test_{len(recordings)}.npz",
-                       knows_sides(landmark_file(landmarks)))
+    return examples_of(recordings, data / f"registered_test_{len(recordings)}.npz")
 
 
 def score(model, examples, body) -> dict[str, Any]:

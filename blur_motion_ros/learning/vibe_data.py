@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,8 @@ class Recordings:
 
     image [S, T, 33, 2] px, world [S, T, 33, 3] m, visibility [S, T, 33], score [S, T] (0 = nobody found),
     opened, closed [S, T] s, K [S, 3, 3], rotmat [S, T, 24, 3, 3] (local, root in the camera frame), pelvis [S, T, 3] m,
-    joints [S, T, 24, 3] m in the camera frame, betas [S, 10], name [S]. Truth is at mid exposure.
+    joints [S, T, 24, 3] m in the camera frame, betas [S, 10], name [S]. Truth is at mid exposure. sides_sure [S]: as of
+    `Landmarks` (older files say nothing: they are not).
     """
 
     image: np.ndarray
@@ -38,6 +39,7 @@ class Recordings:
     joints: np.ndarray
     betas: np.ndarray
     name: np.ndarray
+    sides_sure: np.ndarray
 
     def __len__(self) -> int:
         return len(self.image)
@@ -50,7 +52,9 @@ class Recordings:
         """Concatenate shards. Raises ValueError when there are none."""
         if not paths:
             raise ValueError("no recordings (*.npz) found; make them with `blur-motion train vibe --record`")
-        shards = [np.load(p, allow_pickle=False) for p in sorted(paths)]
+        shards = [dict(np.load(p, allow_pickle=False)) for p in sorted(paths)]
+        for s in shards:
+            s.setdefault("sides_sure", np.zeros(len(s["image"]), bool))
         return Recordings(*(np.concatenate([s[f.name] for s in shards]) for f in fields(Recordings)))
 
     def select(self, index: np.ndarray) -> Recordings:
@@ -66,18 +70,21 @@ def film(puppet: Puppet, sequence: Sequence3D, rng: np.random.Generator, photos:
     t = len(sequence.open)
     out = {"image": np.zeros((t, 33, 2)), "world": np.zeros((t, 33, 3)), "visibility": np.zeros((t, 33)),
            "score": np.zeros(t)}
+    sure = False
     for i in range(t):
         frame = studio.film(i)
         found = None if frame is None else track(frame, clean)
         if found is not None:
             for key in ("image", "world", "visibility", "score"):
                 out[key][i] = getattr(found, key)
+            sure = found.sides_sure
     local, pelvis = sequence.at(sequence.middle)
     _, joints = forward(local, studio.joints.astype(np.float64), PARENTS)
     out = {k: v.astype(np.float32) for k, v in out.items()}
     return out | {"opened": sequence.open, "closed": sequence.close, "K": sequence.K, "betas": sequence.betas,
                   "rotmat": local.astype(np.float32), "pelvis": pelvis,
-                  "joints": joints - joints[:, :1] + pelvis[:, None], "name": np.array(sequence.name, "U48")}
+                  "joints": joints - joints[:, :1] + pelvis[:, None], "name": np.array(sequence.name, "U48"),
+                  "sides_sure": np.array(sure)}
 
 
 def record(clips: list, puppet: Puppet, photos: list[np.ndarray], folder: Path, count: int, seed: int,
@@ -138,9 +145,8 @@ class Registered:
     pelvis: np.ndarray
 
 
-def registered(r: Recordings, cache: Path | None = None, sure: bool = False) -> Iterator[Registered]:
-    """Run side keeping and registration over every recording, one at a time. cache: npz that is read, or written.
-    sure: whether the landmark network that saw them seldom confuses sides."""
+def registered(r: Recordings, cache: Path | None = None) -> Iterator[Registered]:
+    """Run side keeping and registration over every recording, one at a time. cache: npz that is read, or written."""
     if cache is not None and cache.exists():
         with np.load(cache) as data:
             arrays = [data[f.name] for f in fields(Registered)]
@@ -148,13 +154,13 @@ def registered(r: Recordings, cache: Path | None = None, sure: bool = False) -> 
         return
     rows = []
     for i in range(len(r)):
-        rows.append(_register(r, i, sure))
+        rows.append(_register(r, i))
         yield rows[-1]
     if cache is not None:
         np.savez(cache, **{f.name: np.stack([getattr(x, f.name) for x in rows]) for f in fields(Registered)})
 
 
-def _register(r: Recordings, i: int, sure: bool) -> Registered:
+def _register(r: Recordings, i: int) -> Registered:
     from blur_motion_ros.body import load_body
     from blur_motion_ros.initialiser.landmark import Registrar
     from blur_motion_ros.initialiser.sides import SideKeeper
@@ -171,8 +177,7 @@ def _register(r: Recordings, i: int, sure: bool) -> Registered:
             register.forget_pose()
             sides.reset()
             continue
-        middle = 0.5 * float(r.opened[i, j] + r.closed[i, j])
-        seen = sides.correct(replace(landmarks_of(r, i, j), sides_sure=sure), middle)
+        seen = sides.correct(landmarks_of(r, i, j), 0.5 * float(r.opened[i, j] + r.closed[i, j]))
         frame = Frame(image, Exposure(float(r.opened[i, j]), float(r.closed[i, j])), camera, j)
         start = start_of(register(seen, frame).state, body)
         out.image[j], out.world[j], out.visibility[j] = seen.image, seen.world, seen.visibility
@@ -180,16 +185,16 @@ def _register(r: Recordings, i: int, sure: bool) -> Registered:
     return out
 
 
-def examples_of(r: Recordings, cache: Path | None = None, sure: bool = False) -> Examples:
+def examples_of(r: Recordings, cache: Path | None = None) -> Examples:
     """Features and truth in view axes of every frame; frames without a person repeat the last features, weight 0.
 
-    cache: keeps the registrations, which take 3 ms per frame.  sure: see `registered`.
+    cache: keeps the registrations, which take 3 ms per frame.
     """
     s, t = r.score.shape
     features, size = np.zeros((s, t, FEATURES), np.float32), np.ones((s, t), np.float32)
     view = np.tile(np.eye(3, dtype=np.float32), (s, t, 1, 1))
     features[..., 204:348] = np.tile([1, 0, 0, 1, 0, 0], 24)
-    for i, seen in enumerate(registered(r, cache, sure)):
+    for i, seen in enumerate(registered(r, cache)):
         camera = Camera(WIDTH, HEIGHT, r.K[i])
         for j in range(t):
             if r.score[i, j] <= 0:
@@ -222,7 +227,7 @@ def _inside(r: Recordings) -> np.ndarray:
 def landmarks_of(r: Recordings, i: int, j: int) -> Landmarks:
     """Frame j of recording i, as the tracker gave it (mask and box are not kept)."""
     return Landmarks(r.image[i, j].astype(np.float64), r.world[i, j].astype(np.float64), r.visibility[i, j],
-                     float(r.score[i, j]), None, np.zeros((2, 3)), np.zeros(4))
+                     float(r.score[i, j]), None, np.zeros((2, 3)), np.zeros(4), bool(r.sides_sure[i]))
 
 
 def mirrored(e: Examples) -> Examples:

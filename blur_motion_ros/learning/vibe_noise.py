@@ -71,7 +71,7 @@ def ideal(points: np.ndarray, root: np.ndarray, duty: float) -> Ideal:
 @dataclass(frozen=True)
 class NoiseModel:
     """matrix [165, 166] (last column constant); tracks [M, T, 165] residuals; visibility, score of the same;
-    facing [M] rad, speed [M] of the recordings they come from; found [M, T]."""
+    facing [M] rad, speed [M] of the recordings they come from; found [M, T]. sides_sure: as of all of these."""
 
     matrix: np.ndarray
     tracks: np.ndarray
@@ -79,6 +79,7 @@ class NoiseModel:
     score: np.ndarray
     facing: np.ndarray
     speed: np.ndarray
+    sides_sure: bool
 
     def play(self, truth: Ideal, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Noisy rays [T, 33, 2] in camera axes, world [T, 33, 3], visibility [T, 33], score [T] (0 = nobody found)."""
@@ -117,7 +118,7 @@ def measure(r: Recordings, body: BodyModel) -> tuple[NoiseModel, list[Ideal], np
     model = NoiseModel(
         matrix, np.concatenate([track[use], _mirror(track[use])]).astype(np.float32),
         np.concatenate([r.visibility[use], r.visibility[use][..., order]]), np.tile((r.score * ok)[use], (2, 1)),
-        np.concatenate([facing, -facing]), np.tile(speed, 2))
+        np.concatenate([facing, -facing]), np.tile(speed, 2), bool(r.sides_sure.all()))
     return model, truths, weight
 
 
@@ -170,8 +171,8 @@ def simulate(clips: list, body: BodyModel, noise: NoiseModel, count: int, seed: 
         rays, world, visibility, score = noise.play(ideal(points, local[:, 0], duty), rng)
         pixels = rays * s.K[[0, 1], [0, 1]] + s.K[:2, 2]
         rows.append((pixels, world, visibility, score, s.open, s.close, s.K, local, pelvis, points[:, :24] * 0,
-                     s.betas, np.array(s.name, "U48")))
-    kinds = [np.float32] * 4 + [float] * 3 + [np.float32] + [float] * 3 + [None]
+                     s.betas, np.array(s.name, "U48"), noise.sides_sure))
+    kinds = [np.float32] * 4 + [float] * 3 + [np.float32] + [float] * 3 + [None, bool]
     return Recordings(*(np.stack([np.asarray(row[k], kinds[k]) for row in rows]) for k in range(len(kinds))))
 
 
